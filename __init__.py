@@ -1,0 +1,44 @@
+"""Tilewright: an autoscheduling compiler for JAX.
+
+    import tilewright
+    fast = tilewright.compile(fn)
+
+Public names are loaded when they are first used, so that importing a part (the measuring worker, the IR) does not
+import JAX. Where to read on: `compiler.py` drives, `ir/graph.py` is the first of the two IRs, `passes/pipeline.py` lists
+the rewrites, `backends/jax_call.py` is where JAX meets the compiler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compiler import Budget as Budget
+    from .compiler import Compiled as Compiled
+    from .compiler import Lowered as Lowered
+    from .compiler import compile as compile
+    from .frontends.avals import UnsupportedProgram as UnsupportedProgram
+
+_HOME = {
+    "Budget": "compiler",
+    "Compiled": "compiler",
+    "Lowered": "compiler",
+    "compile": "compiler",
+    "UnsupportedProgram": "frontends.avals",
+}
+
+__version__ = "0.1.0"
+__all__ = ["Budget", "Compiled", "Lowered", "UnsupportedProgram", "__version__", "compile"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

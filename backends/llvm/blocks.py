@@ -1,0 +1,444 @@
+"""Code for one Block: its box unrolled into instructions in the order of its iterators."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...ir import dtypes
+from ...ir.affine import AffineExpr
+from ...ir.loop import Apply, Block, Const, Expr, IndexValue, Iter, Read
+from ...ir.monoid import MONOIDS
+from . import elementwise
+from .access import I64, FlatAccess, Scopes, flatten
+from .builder import Builder, VType, vtype
+from .memory import CodegenError, Memory, Place
+
+Value = tuple[str, VType]
+Point = dict[str, int]
+Key = tuple[str, AffineExpr, int, int]
+
+_REDUCE = {
+    "sum": ("fadd", "add", "add"),
+    "prod": ("fmul", "mul", "mul"),
+    "max": ("fmaximum", "smax", "umax"),
+    "min": ("fminimum", "smin", "umin"),
+    "and": ("and", "and", "and"),
+    "or": ("or", "or", "or"),
+}
+
+
+@dataclass(slots=True)
+class BlockEmitter:
+    """Emits one Block.
+
+    Args:
+        builder: gets the instructions.
+        scopes: values of loop variables.
+        memory: places of buffers.
+        block: a legalised Block: box from 0, no limits.
+    """
+
+    builder: Builder
+    scopes: Scopes
+    memory: Memory
+    block: Block
+    lanes: int = 0
+    _flat: dict[int, FlatAccess] = field(default_factory=dict)
+    _loaded: dict[Key, Value] = field(default_factory=dict)
+    _live: dict[tuple[str, int], Value] = field(default_factory=dict)
+    _splats: dict[str, str] = field(default_factory=dict)
+    _memo: dict[int, Value] = field(default_factory=dict)
+    _wide: Iter | None = None
+
+    def emit(self) -> None:
+        """Emit the whole box."""
+        block = self.block
+        for it in block.iters:
+            if it.limit is not None or not it.lower.is_constant or it.lower.const:
+                raise CodegenError(f"expected a legalised box in {block.name}, found {it}")
+        self._wide = next((i for i in block.iters if i.vectorized), None)
+        if self._wide is not None and self._lane_dependent_guard(self._wide.name):
+            self._wide = None
+        self.lanes = self.memory.lanes if self._wide is not None else 0
+        if self._wide is not None and self._wide.kind == "reduce":
+            self._emit_horizontal(self._wide)
+        else:
+            for point in self._points(self._wide):
+                self._memo.clear()
+                self._guarded(point)
+        self._flush()
+
+    def _lane_dependent_guard(self, name: str) -> bool:
+        return any(name in g.variables() for g in self.block.guard)
+
+    def _points(self, wide: Iter | None) -> Iterator[Point]:
+        """Points in program order; the vectorised iterator takes the first lane of each vector."""
+        spans = [range(0, i.extent, self.lanes) if i is wide else range(i.extent) for i in self.block.iters]
+        names = [i.name for i in self.block.iters]
+        for values in itertools.product(*spans):
+            yield dict(zip(names, values, strict=True))
+
+    def _active(self, point: Point) -> int:
+        """Lanes in use at a point."""
+        if self._wide is None:
+            return 0
+        return min(self.lanes, self._wide.extent - point[self._wide.name])
+
+    # ---- guards
+
+    def _guarded(self, point: Point) -> None:
+        conditions: list[AffineExpr] = []
+        for guard in self.block.guard:
+            resolved = self._at(guard, point)
+            if not resolved.is_constant:
+                conditions.append(resolved)
+            elif resolved.const < 0:
+                if self.block.guard_mode == "zero":
+                    self._store_zero(point)
+                return
+        if not conditions:
+            self._statement(point)
+            return
+        self._branch(conditions, point)
+
+    def _at(self, expr: AffineExpr, point: Point) -> AffineExpr:
+        return self.scopes.resolve(expr).substitute({n: AffineExpr((), v) for n, v in point.items()})
+
+    def _holds(self, conditions: list[AffineExpr]) -> str:
+        b = self.builder
+        tests = [b.compare("ge", I64, self.scopes.value(c), "0") for c in conditions]
+        out = tests[0]
+        for test in tests[1:]:
+            out = b.op("and", vtype("bool"), out, test)
+        return out
+
+    def _branch(self, conditions: list[AffineExpr], point: Point) -> None:
+        b = self.builder
+        self._flush()
+        inside, outside, after = b.fresh_label("in"), b.fresh_label("out"), b.fresh_label("after")
+        b.cond_br(self._holds(conditions), inside, outside)
+        for label, run in ((inside, self._statement), (outside, self._otherwise)):
+            b.label(label)
+            self.scopes.push()
+            run(point)
+            self._flush()
+            self.scopes.pop()
+            b.br(after)
+        b.label(after)
+
+    def _otherwise(self, point: Point) -> None:
+        if self.block.guard_mode == "zero":
+            self._store_zero(point)
+
+    def _store_zero(self, point: Point) -> None:
+        t = vtype(self.block.value.dtype)
+        self._store(point, (self.builder.const(0, t), t))
+
+    def _flush(self) -> None:
+        """Write register values back and forget everything that may not dominate what follows."""
+        for (name, offset), (value, t) in self._live.items():
+            slot = self.memory.places[name].slot(self.builder, offset, t)
+            self.builder.emit(f"store {t.text} {value}, ptr {slot}")
+        self._live.clear()
+        self._loaded.clear()
+        self._splats.clear()
+        self._memo.clear()
+
+    # ---- statements
+
+    def _statement(self, point: Point) -> None:
+        block = self.block
+        if block.monoid is None:
+            self._store(point, self._eval(block.value, point))
+            return
+        old = self._load_written(point)
+        self._store(point, self._combined(block.monoid, old, block.value, point))
+
+    def _combined(self, monoid: str, old: Value, value: Expr, point: Point) -> Value:
+        t = old[1]
+        fused = (
+            monoid == "sum" and isinstance(value, Apply) and value.op == "mul" and t.is_float
+            and (t.dtype in ("float32", "float64")) and "fma" in self.builder.features
+        )  # fmt: skip
+        if fused and isinstance(value, Apply):
+            a, b = (self._widen(self._eval(x, point), t) for x in value.args)
+            return self.builder.intrinsic("fma", t, a, b, old[0]), t
+        new = self._widen(self._eval(value, point), t)
+        return elementwise.binary(self.builder, MONOIDS[monoid].combine, t, old[0], new), t
+
+    def _emit_horizontal(self, wide: Iter) -> None:
+        """A vectorised reduce iterator: combine whole vectors first, then the lanes of one."""
+        block = self.block
+        assert block.monoid is not None
+        others = [i for i in block.iters if i is not wide]
+        for values in itertools.product(*(range(i.extent) for i in others)):
+            self._memo.clear()
+            point = dict(zip((i.name for i in others), values, strict=True))
+            total = self._vector_total(block.monoid, wide, point)
+            lanes, self._wide = self.lanes, None
+            self.lanes = 0
+            point[wide.name] = 0
+            old = self._load_written(point)
+            new = elementwise.binary(self.builder, MONOIDS[block.monoid].combine, old[1], old[0], total)
+            self._store(point, (new, old[1]))
+            self.lanes, self._wide = lanes, wide
+
+    def _vector_total(self, monoid: str, wide: Iter, point: Point) -> str:
+        b = self.builder
+        t = vtype(self.block.value.dtype, self.lanes)
+        identity = b.const(MONOIDS[monoid].identity(t.dtype), t)
+        total = ""
+        for start in range(0, wide.extent, self.lanes):
+            self._memo.clear()
+            point[wide.name] = start
+            new = self._widen(self._eval(self.block.value, point), t)
+            active = self._active(point)
+            if active < self.lanes:
+                mask = b.lanes([i < active for i in range(self.lanes)], vtype("bool", self.lanes))
+                new = b.select(t, mask, new, identity)
+            total = new if not total else elementwise.binary(b, MONOIDS[monoid].combine, t, total, new)
+        names = _REDUCE[monoid]
+        name = names[0] if t.is_float else names[1] if t.dtype in dtypes.SIGNED else names[2]
+        return b.reduce(name, t, total)
+
+    # ---- expressions
+
+    def _eval(self, expr: Expr, point: Point) -> Value:
+        known = self._memo.get(id(expr))
+        if known is None:
+            known = self._compute(expr, point)
+            self._memo[id(expr)] = known
+        return known
+
+    def _compute(self, expr: Expr, point: Point) -> Value:
+        match expr:
+            case Const():
+                t = vtype(expr.dtype)
+                return self.builder.const(expr.value, t), t
+            case Read():
+                return self._read(expr, point)
+            case IndexValue():
+                return self._index_value(expr, point)
+            case Apply():
+                return self._apply(expr, point)
+
+    def _apply(self, expr: Apply, point: Point) -> Value:
+        args = [self._eval(a, point) for a in expr.args]
+        lanes = max(t.lanes for _, t in args)
+        types = [vtype(t.dtype, lanes) for _, t in args]
+        values = [self._widen(a, t) for a, t in zip(args, types, strict=True)]
+        result = vtype(expr.dtype, lanes)
+        return elementwise.apply(self.builder, expr.op, result, types, values, expr.params), result
+
+    def _widen(self, value: Value, t: VType) -> str:
+        """The value with as many lanes as ``t``."""
+        if value[1].lanes == t.lanes:
+            return value[0]
+        if value[1].lanes:
+            raise CodegenError(f"expected a scalar where {self.block.name} needs {t.text}, found {value[1].text}")
+        known = self._splats.get(value[0] + t.text)
+        if known is None:
+            known = self._splat(value[0], t)
+            self._splats[value[0] + t.text] = known
+        return known
+
+    def _splat(self, value: str, t: VType) -> str:
+        return self.builder.splat(value, t)
+
+    def _index_value(self, expr: IndexValue, point: Point) -> Value:
+        b = self.builder
+        scalar = vtype(expr.dtype)
+        step = self.scopes.resolve(expr.expr).coefficient(self._wide.name) if self._wide is not None else 0
+        first = self._convert_index(self.scopes.value(self._at(expr.expr, point)), scalar)
+        if self._wide is None or (step == 0 and self._wide.name not in expr.expr.variables()):
+            return first, scalar
+        if self._wide.name in expr.expr.variables() and step == 0:
+            raise CodegenError(f"expected an index that is linear in the vectorised {self._wide.name}, found {expr.expr}")
+        t = vtype(expr.dtype, self.lanes)
+        ramp = b.lanes([step * i for i in range(self.lanes)], t)
+        wide = self._splat(first, t)
+        return b.op("fadd" if t.is_float else "add", t, wide, ramp), t
+
+    def _convert_index(self, value: str, t: VType) -> str:
+        if t.dtype == "int64":
+            return value
+        return elementwise.apply(self.builder, "convert_element_type", t, [I64], [value], ())
+
+    # ---- reads
+
+    def _read(self, expr: Read, point: Point) -> Value:
+        if self._wide is not None and any(self._wide.name in g.variables() for g in expr.guard):
+            return self._lanewise(expr, point)
+        conditions = [self._at(g, point) for g in expr.guard]
+        if any(c.is_constant and c.const < 0 for c in conditions):
+            t = vtype(expr.dtype)
+            return self.builder.const(expr.otherwise, t), t
+        dynamic = [c for c in conditions if not c.is_constant]
+        if not dynamic:
+            return self._load(expr, point)
+        return self._diamond(dynamic, expr, point)
+
+    def _diamond(self, conditions: list[AffineExpr], expr: Read, point: Point) -> Value:
+        """Load where the conditions hold, else the padding value, without touching memory."""
+        b = self.builder
+        holds = self._holds(conditions)
+        before = b.block
+        inside, after = b.fresh_label("read"), b.fresh_label("join")
+        b.cond_br(holds, inside, after)
+        b.label(inside)
+        self.scopes.push()
+        loaded, splats = dict(self._loaded), dict(self._splats)
+        value, t = self._load(expr, point)
+        self._loaded, self._splats = loaded, splats
+        self.scopes.pop()
+        end = b.block
+        b.br(after)
+        b.label(after)
+        out = b.phi(t.text, value, end)
+        b.add_incoming(out, b.const(expr.otherwise, t), before)
+        return out, t
+
+    def _lanewise(self, expr: Read, point: Point) -> Value:
+        """A read whose guard differs between lanes: one guarded scalar read per lane."""
+        b, wide = self.builder, self._wide
+        assert wide is not None
+        t = vtype(expr.dtype, self.lanes)
+        out, active = "poison", self._active(point)
+        self._wide = None
+        for lane in range(active):
+            element, _ = self._read(expr, {**point, wide.name: point[wide.name] + lane})
+            out = b.insert(t, out, element, lane)
+        self._wide = wide
+        return out, t
+
+    def _load(self, expr: Read, point: Point) -> Value:
+        place = self.memory.places[expr.buffer]
+        flat = self._flatten(expr, place)
+        return self._load_at(place, flat, point)
+
+    def _flatten(self, expr: Read, place: Place) -> FlatAccess:
+        known = self._flat.get(id(expr))
+        if known is None:
+            known = flatten(place.buffer, expr.index, self.scopes, frozenset(i.name for i in self.block.iters))
+            self._flat[id(expr)] = known
+        return known
+
+    def _load_at(self, place: Place, flat: FlatAccess, point: Point) -> Value:
+        dtype = place.buffer.dtype
+        stride = self._stride(flat)
+        if stride is None or (stride not in (0, 1)):
+            return self._gather(place, flat, point)
+        dynamic, offset = flat.at(point)
+        t = vtype(dtype, self.lanes if stride == 1 else 0)
+        if place.in_registers:
+            return self._load_register(place, dynamic, offset, t)
+        key = (place.buffer.name, dynamic, offset, t.lanes)
+        known = self._loaded.get(key)
+        if known is not None:
+            return known
+        active = self._active(point)
+        mask = active if t.lanes and active < t.lanes else None
+        pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
+        value = self.builder.load(t, pointer, self._align(place, dynamic, offset), mask)
+        if place.buffer.name != self.block.write.buffer:
+            self._loaded[key] = (value, t)
+        return value, t
+
+    def _load_register(self, place: Place, dynamic: AffineExpr, offset: int, t: VType) -> Value:
+        if dynamic.terms:
+            raise CodegenError(
+                f"expected constant indices into the register buffer {place.buffer.name}, found {dynamic} + {offset} in "
+                f"{self.block.name}: unroll those loops, compute the buffer further in, or keep it in the cache"
+            )
+        name = place.buffer.name
+        known = self._live.get((name, offset))
+        if known is not None and known[1] == t:
+            return known
+        slot = place.slot(self.builder, offset, t)
+        return self.builder.value(f"load {t.text}, ptr {slot}"), t
+
+    def _stride(self, flat: FlatAccess) -> int | None:
+        """Elements between neighbouring lanes; None if it is not constant."""
+        if self._wide is None:
+            return 0
+        if flat.irregular is not None and self._wide.name in flat.irregular.variables():
+            return None
+        return flat.steps.get(self._wide.name, 0)
+
+    def _align(self, place: Place, dynamic: AffineExpr, offset: int) -> int:
+        """Bytes that the address is surely a multiple of."""
+        size = dtypes.itemsize(place.buffer.dtype)
+        align = place.align
+        for step in (offset, *(k for _, k in dynamic.terms)):
+            while step * size % align:
+                align //= 2
+        return max(align, size)
+
+    def _gather(self, place: Place, flat: FlatAccess, point: Point) -> Value:
+        """Lanes that are not next to each other, one load each."""
+        b, wide = self.builder, self._wide
+        assert wide is not None
+        if place.in_registers:
+            raise CodegenError(f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}")
+        t = vtype(place.buffer.dtype, self.lanes)
+        out = "poison"
+        for lane in range(self._active(point)):
+            element = self._scalar(place, flat, {**point, wide.name: point[wide.name] + lane})
+            out = b.insert(t, out, element, lane)
+        return out, t
+
+    def _scalar(self, place: Place, flat: FlatAccess, point: Point) -> str:
+        dynamic, offset = flat.at(point)
+        pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
+        return self.builder.load(vtype(place.buffer.dtype), pointer, self._align(place, dynamic, offset))
+
+    # ---- writes
+
+    def _target(self) -> tuple[Place, FlatAccess]:
+        place = self.memory.places[self.block.write.buffer]
+        known = self._flat.get(0)
+        if known is None:
+            known = flatten(
+                place.buffer, self.block.write.index, self.scopes, frozenset(i.name for i in self.block.iters)
+            )
+            self._flat[0] = known
+        return place, known
+
+    def _load_written(self, point: Point) -> Value:
+        place, flat = self._target()
+        return self._load_at(place, flat, point)
+
+    def _store(self, point: Point, value: Value) -> None:
+        place, flat = self._target()
+        stride = self._stride(flat)
+        if stride is None or stride not in (0, 1):
+            self._scatter(place, flat, point, value)
+            return
+        if self._wide is not None and stride == 0:
+            raise CodegenError(f"expected the vectorised {self._wide.name} in what {self.block.name} writes")
+        t = vtype(place.buffer.dtype, self.lanes)
+        text = self._widen(value, t)
+        dynamic, offset = flat.at(point)
+        if place.in_registers:
+            if dynamic.terms:
+                self._load_register(place, dynamic, offset, t)
+            self._live[(place.buffer.name, offset)] = (text, t)
+            return
+        active = self._active(point)
+        mask = active if t.lanes and active < t.lanes else None
+        pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
+        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), mask)
+
+    def _scatter(self, place: Place, flat: FlatAccess, point: Point, value: Value) -> None:
+        wide = self._wide
+        assert wide is not None
+        if place.in_registers:
+            raise CodegenError(f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}")
+        scalar = vtype(place.buffer.dtype)
+        for lane in range(self._active(point)):
+            element = value[0] if not value[1].lanes else self.builder.extract(value[1], value[0], lane)
+            dynamic, offset = flat.at({**point, wide.name: point[wide.name] + lane})
+            pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
+            self.builder.store(scalar, element, pointer, self._align(place, dynamic, offset))

@@ -1,0 +1,197 @@
+"""Code generation: a scheduled loop program becomes a `Kernel`.
+
+The path is: `passes.legalize`, then one function of LLVM IR with explicit vectors, then `toolchain.object_code`. Only
+register promotion and value numbering are left to LLVM's passes; what a box unrolls into is what the schedule says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from ...ir.affine import AffineExpr
+from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
+from ...ir.target import Target
+from ...passes.legalize import legalize
+from .access import I64, Scopes
+from .blocks import BlockEmitter
+from .builder import Builder, vtype
+from .kernel import Kernel
+from .memory import CodegenError, Memory
+from .toolchain import object_code
+
+CODEGEN_VERSION = 1
+_SYMBOL = "tilewright_kernel"
+
+
+def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
+    """Generate object code for a scheduled program.
+
+    Args:
+        func: a verified program; its outermost loop may be parallel.
+        target: the CPU.
+
+    Returns:
+        The kernel; its symbol is a digest of the code.
+
+    Raises:
+        CodegenError: the schedule can't be emitted, for example a register buffer with indices that are not constant.
+    """
+    text, extent, scratch = kernel_ir(func, target)
+    symbol = "tw_" + hashlib.blake2b((target.features + text).encode(), digest_size=12).hexdigest()
+    code = object_code(text.replace(_SYMBOL, symbol), features=target.features)
+    return Kernel(symbol, code, extent, scratch, func.params, func.num_outputs)
+
+
+def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
+    """LLVM IR of a scheduled program, the extent of its parallel range, and its scratch bytes per thread."""
+    lanes = target.vector_bits // 32
+    emitter = _Emitter(Builder(target.feature_set), lanes)
+    return emitter.function(legalize(func, lanes))
+
+
+class _Emitter:
+    """Emits statements; loop variables live in `Scopes`, buffers in `Memory`."""
+
+    def __init__(self, builder: Builder, lanes: int) -> None:
+        self.b = builder
+        self.scopes = Scopes(builder)
+        self.memory = Memory(builder, lanes)
+        self.ranges: dict[str, tuple[int, int]] = {}
+
+    def function(self, func: LoopFunc) -> tuple[str, int, int]:
+        """The module's text, the parallel extent and the scratch bytes."""
+        names = [f"%p{i}" for i in range(len(func.params))]
+        attributes = "nounwind noinline"
+        params = [*(("ptr noalias", n) for n in names), ("i64", "%lo"), ("i64", "%hi"), ("ptr noalias", "%scratch")]
+        self.b.begin(_SYMBOL + "_body", params, attributes, "internal")
+        for buffer, name in zip(func.params, names, strict=True):
+            self.memory.add_parameter(buffer, name)
+        extent = _parallel_extent(func.body)
+        self._stmt(func.body)
+        self.b.end()
+        self._entry(names)
+        return self.b.module(), extent, self.memory.scratch_bytes
+
+    def _entry(self, names: list[str]) -> None:
+        """The exported function: unpacks the array of pointers."""
+        b = self.b
+        b.begin(_SYMBOL, [("ptr", "%bufs"), ("i64", "%lo"), ("i64", "%hi"), ("ptr", "%scratch")])
+        run, done = b.fresh_label("run"), b.fresh_label("done")
+        b.cond_br(b.compare("lt", I64, "%lo", "%hi"), run, done)
+        b.label(run)
+        args = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', i)}") for i in range(len(names))]
+        text = ", ".join([*(f"ptr {a}" for a in args), "i64 %lo", "i64 %hi", "ptr %scratch"])
+        b.emit(f"call void @{_SYMBOL}_body({text})")
+        b.br(done)
+        b.label(done)
+        b.end()
+
+    def _stmt(self, stmt: Stmt) -> None:
+        match stmt:
+            case Seq():
+                for item in stmt.body:
+                    self._stmt(item)
+            case Block():
+                BlockEmitter(self.b, self.scopes, self.memory, stmt).emit()
+            case Alloc():
+                mark = self.memory.allocate(stmt.buffer)
+                self._stmt(stmt.body)
+                self.memory.release(stmt.buffer, mark)
+            case If():
+                self._if(stmt)
+            case For(kind="unroll"):
+                self._unrolled(stmt)
+            case For():
+                self._loop(stmt)
+
+    def _if(self, stmt: If) -> None:
+        b = self.b
+        tests = []
+        for condition in map(self.scopes.resolve, stmt.conditions):
+            if not condition.is_constant:
+                tests.append(b.compare("ge", I64, self.scopes.value(condition), "0"))
+            elif condition.const < 0:
+                if stmt.orelse is not None:
+                    self._stmt(stmt.orelse)
+                return
+        if not tests:
+            self._stmt(stmt.then)
+            return
+        holds = tests[0]
+        for test in tests[1:]:
+            holds = b.op("and", vtype("bool"), holds, test)
+        then, orelse, after = b.fresh_label("then"), b.fresh_label("else"), b.fresh_label("endif")
+        b.cond_br(holds, then, orelse)
+        for label, body in ((then, stmt.then), (orelse, stmt.orelse)):
+            b.label(label)
+            self.scopes.push()
+            if body is not None:
+                self._stmt(body)
+            self.scopes.pop()
+            b.br(after)
+        b.label(after)
+
+    def _unrolled(self, loop: For) -> None:
+        lower, upper = (tuple(map(self.scopes.resolve, e)) for e in (loop.lower, loop.upper))
+        if not all(e.is_constant for e in (*lower, *upper)):
+            raise CodegenError(f"expected constant bounds for the unrolled loop {loop.name}")
+        for value in range(max(e.const for e in lower), min(e.const for e in upper)):
+            self.scopes.constants[loop.name] = AffineExpr((), value)
+            self._stmt(loop.body)
+        self.scopes.constants.pop(loop.name, None)
+
+    def _loop(self, loop: For) -> None:
+        """A rotated loop: its body runs at least once, after a test where it may be empty."""
+        b = self.b
+        shared = loop.kind == "parallel"
+        lower = self._shifted("%lo", loop) if shared else self._bound(loop.lower, "smax")
+        upper = self._shifted("%hi", loop) if shared else self._bound(loop.upper, "smin")
+        body, after = b.fresh_label("loop"), b.fresh_label("end")
+        known = self._known(loop)
+        if not shared and self._surely_runs(loop):
+            b.br(body)
+        else:
+            b.cond_br(b.compare("lt", I64, lower, upper), body, after)
+        before = b.block
+        b.label(body)
+        counter = b.phi("i64", lower, before)
+        self.scopes.registers[loop.name] = counter
+        self.ranges[loop.name] = known
+        self.scopes.push()
+        self._stmt(loop.body)
+        self.scopes.pop()
+        following = b.op("add", I64, counter, "1", "nsw")
+        b.add_incoming(counter, following, b.block)
+        b.cond_br(b.compare("lt", I64, following, upper), body, after)
+        b.label(after)
+        del self.scopes.registers[loop.name], self.ranges[loop.name]
+
+    def _known(self, loop: For) -> tuple[int, int]:
+        resolved = For(
+            loop.name, tuple(map(self.scopes.resolve, loop.lower)), tuple(map(self.scopes.resolve, loop.upper)), loop.body
+        )
+        return loop_range(resolved, self.ranges)
+
+    def _surely_runs(self, loop: For) -> bool:
+        pairs = ((self.scopes.resolve(u) - self.scopes.resolve(l)) for u in loop.upper for l in loop.lower)
+        return all(gap.bounds(self.ranges)[0] > 0 for gap in pairs)
+
+    def _shifted(self, value: str, loop: For) -> str:
+        start = loop.lower[0].const
+        return value if start == 0 else self.b.op("add", I64, value, str(start), "nsw")
+
+    def _bound(self, exprs: Index, combine: str) -> str:
+        values = [self.scopes.value(self.scopes.resolve(e)) for e in exprs]
+        out = values[0]
+        for value in values[1:]:
+            out = self.b.intrinsic(combine, I64, out, value)
+        return out
+
+
+def _parallel_extent(stmt: Stmt) -> int:
+    """Trip count of the outermost loop if it is parallel, else 1."""
+    while isinstance(stmt, Alloc):
+        stmt = stmt.body
+    if not isinstance(stmt, For) or stmt.kind != "parallel":
+        return 1
+    return max(0, stmt.upper[0].const - stmt.lower[0].const)

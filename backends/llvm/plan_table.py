@@ -1,0 +1,264 @@
+"""A plan and its kernels as the memory that the native driver reads (`runtime` says how).
+
+Tables hold addresses of this process: they are never written to disk, and never appear in a compiled program's text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir import dtypes
+from ...ir.plan import ExecPlan, PlanError, Slot, Stage, verify_plan
+from .kernel import Kernel
+from .link import digest, load
+from .runtime import CLAIMS_OFFSET, HUGE_PAGE, PLAN_FIELDS, POOL_SLOTS, SEPARATION
+
+if TYPE_CHECKING:
+    from ...ir.graph import TensorType
+
+#: In a block's base addresses: 0 for slots with an absolute address, the arena, then inputs and outputs.
+FIRST_ARRAY_BASE = 2
+_ABSOLUTE_BASE = 0
+_ARENA_BASE = 1
+
+_CACHE_LINE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Neighbouring stages between two barriers: one stage in chunks, or any number of one-chunk stages."""
+
+    stages: tuple[Stage, ...]
+    chunks: int
+
+
+class PlanTable:
+    """The driver's view of one plan. It must outlive every call of the plan, late helper tasks included.
+
+    Attributes:
+        address: where the table is, for the driver.
+        participants: most threads that one call uses.
+        bases_offset: where a block keeps base addresses (`FIRST_ARRAY_BASE` and up: inputs, then outputs).
+    """
+
+    def __init__(
+        self,
+        plan: ExecPlan,
+        kernels: Mapping[str, Kernel],
+        max_threads: int,
+        signature: Mapping[str, int] | None = None,
+    ) -> None:
+        """Link the kernels and lay the table out.
+
+        Args:
+            plan: the plan.
+            kernels: every kernel that the plan names, by symbol.
+            max_threads: most threads a call may use.
+            signature: further fields of the table, for the checks of an XLA call.
+
+        Raises:
+            PlanError: the plan is inconsistent, or does not fit its kernels.
+            LinkError: a kernel's object code can't be loaded.
+        """
+        verify_plan(plan)
+        verify_kernels(plan, kernels)
+        self._memory: list[object] = []
+        phases = phases_of(plan)
+        stages = [stage for phase in phases for stage in phase.stages]
+        slots = [slot for stage in stages for slot in stage.args]
+        bases = FIRST_ARRAY_BASE + len(plan.inputs) + len(plan.outputs)
+        self.participants = min(max_threads, max((phase.chunks for phase in phases), default=1))
+        self.bases_offset = CLAIMS_OFFSET + SEPARATION * self.participants
+        bufs_offset = self.bases_offset + 8 * bases
+        fields = {
+            "participants": self.participants,
+            "phases": len(phases),
+            "phase_table": self._rows(_phase_rows(phases)),
+            "stages": len(stages),
+            "stage_table": self._rows(_stage_rows(stages, kernels)),
+            "bufs": len(slots),
+            "slot_table": self._rows([self._slot_row(plan, slot) for slot in slots]),
+            "block_bytes": _round_up(bufs_offset + 8 * len(slots), SEPARATION),
+            "block_pool": self._rows([(0,)] * POOL_SLOTS),
+            "bases_offset": self.bases_offset,
+            "bufs_offset": bufs_offset,
+            "arena_pool": self._rows([(0,)] * POOL_SLOTS),
+            **_arena_fields(plan.arena_bytes, stages, kernels, self.participants),
+            **(signature or {}),
+        }
+        self.address = self._rows([tuple(fields.get(name, 0) for name in PLAN_FIELDS)])
+
+    def _slot_row(self, plan: ExecPlan, slot: Slot) -> tuple[int, int]:
+        """Base number and byte offset of a slot."""
+        if slot.kind == "constant":
+            return _ABSOLUTE_BASE, self._constant(plan.constants[slot.index])
+        if slot.kind == "arena":
+            return _ARENA_BASE, slot.index
+        first = FIRST_ARRAY_BASE + (len(plan.inputs) if slot.kind == "output" else 0)
+        return first + slot.index, 0
+
+    def _constant(self, array: np.ndarray) -> int:
+        """Address of a constant's bytes, aligned to a cache line and kept as long as the table."""
+        aligned = aligned_constant(array)
+        self._memory.append(aligned)
+        return aligned.ctypes.data
+
+    def _rows(self, rows: Sequence[tuple[int, ...]]) -> int:
+        """Address of rows of 64-bit integers, kept as long as the table."""
+        flat = aligned_empty((sum(len(row) for row in rows),), np.dtype(np.int64))
+        flat[:] = [value for row in rows for value in row]
+        self._memory.append(flat)
+        return flat.ctypes.data
+
+
+def phases_of(plan: ExecPlan) -> tuple[Phase, ...]:
+    """Group a plan's stages: neighbouring stages of one chunk need no barrier in between; empty ones need nothing."""
+    phases: list[Phase] = []
+    live = [stage for stage in plan.stages if stage.extent > 0]
+    for serial, run in groupby(live, key=lambda stage: stage.chunks == 1):
+        if serial:
+            phases.append(Phase(tuple(run), 1))
+        else:
+            phases.extend(Phase((stage,), stage.chunks) for stage in run)
+    return tuple(phases)
+
+
+def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
+    """Check that every stage fits its kernel, and that every output is written.
+
+    Args:
+        plan: a plan that passed `verify_plan`.
+        kernels: kernels by symbol.
+
+    Raises:
+        PlanError: a kernel is missing, has another extent or number of parameters, an argument is smaller or larger
+            than the memory of its slot, a kernel would write into an input or a constant, or an output is never
+            written.
+    """
+    written: set[int] = set()
+    for number, stage in enumerate(plan.stages):
+        where = f"stage {number} ({stage.kernel})"
+        kernel = kernels.get(stage.kernel)
+        if kernel is None:
+            raise PlanError(f"{where}: there is no kernel of that name among the {len(kernels)} given")
+        _verify_call(plan, where, stage, kernel)
+        destinations = stage.args[len(stage.args) - kernel.num_outputs :]
+        written.update(slot.index for slot in destinations if slot.kind == "output")
+    for number, tensor in enumerate(plan.outputs):
+        if number not in written and 0 not in tensor.shape:
+            raise PlanError(f"no stage writes output {number}")
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised dense array that begins on a cache line."""
+    count = math.prod(shape) * dtype.itemsize
+    raw = np.empty(count + _CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % _CACHE_LINE
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
+# Constants by content: plans of the same model share their weights.
+_constants: weakref.WeakValueDictionary[tuple[str, int], np.ndarray] = weakref.WeakValueDictionary()
+
+
+def aligned_constant(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, dense, read-only and aligned to a cache line; equal bytes in use are stored once."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    key = (hashlib.blake2b(flat.data, digest_size=16).hexdigest(), flat.size)
+    found = _constants.get(key)
+    if found is not None:
+        return found
+    copy = aligned_empty((flat.size,), np.dtype(np.uint8))
+    copy[:] = flat
+    copy.flags.writeable = False
+    return _constants.setdefault(key, copy)
+
+
+def nbytes(tensor: TensorType) -> int:
+    """Size of a dense array of that type in bytes."""
+    return math.prod(tensor.shape) * dtypes.itemsize(tensor.dtype)
+
+
+def kernels_digest(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
+    """Digest of a plan together with the object code of its kernels: what a call of it executes."""
+    state = hashlib.blake2b(plan.digest.encode(), digest_size=16)
+    for symbol in sorted({stage.kernel for stage in plan.stages}):
+        state.update(f"\n{symbol} {digest(kernels[symbol].object_code)}".encode())
+    return state.hexdigest()
+
+
+def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> None:
+    if stage.extent != kernel.extent:
+        raise PlanError(f"{where}: the kernel's range is {kernel.extent}, the plan says {stage.extent}")
+    if len(stage.args) != len(kernel.params):
+        raise PlanError(f"{where}: the kernel takes {len(kernel.params)} arguments, the plan gives {len(stage.args)}")
+    first_output = len(kernel.params) - kernel.num_outputs
+    for position, (slot, param) in enumerate(zip(stage.args, kernel.params, strict=True)):
+        needed = math.prod(param.shape) * dtypes.itemsize(param.dtype)
+        there = f"{where}, argument {position} ({param.name})"
+        if position >= first_output and slot.kind in ("input", "constant"):
+            raise PlanError(f"{there}: a kernel can't write into {slot.kind} {slot.index}")
+        if slot.kind == "arena":
+            if slot.index + needed > plan.arena_bytes:
+                raise PlanError(
+                    f"{there}: {needed} bytes at offset {slot.index} exceed the arena of {plan.arena_bytes} bytes"
+                )
+        elif needed != _slot_bytes(plan, slot):
+            raise PlanError(
+                f"{there}: the kernel expects {needed} bytes, {slot.kind} {slot.index} has {_slot_bytes(plan, slot)}"
+            )
+
+
+def _slot_bytes(plan: ExecPlan, slot: Slot) -> int:
+    if slot.kind == "constant":
+        return plan.constants[slot.index].nbytes
+    return nbytes((plan.inputs if slot.kind == "input" else plan.outputs)[slot.index])
+
+
+def _phase_rows(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
+    rows: list[tuple[int, ...]] = []
+    first = done = 0
+    for phase in phases:
+        rows.append((first, len(phase.stages), phase.chunks, done))
+        first += len(phase.stages)
+        done += phase.chunks
+    return rows
+
+
+def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[tuple[int, ...]]:
+    rows: list[tuple[int, ...]] = []
+    first_buf = 0
+    for stage in stages:
+        kernel = kernels[stage.kernel]
+        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf))
+        first_buf += len(stage.args)
+    return rows
+
+
+def _arena_fields(
+    arena_bytes: int, stages: Sequence[Stage], kernels: Mapping[str, Kernel], participants: int
+) -> dict[str, int]:
+    """The plan's arena with a scratch area for each participant behind it."""
+    scratch = max((kernels[stage.kernel].scratch_bytes for stage in stages), default=0)
+    stride = _round_up(scratch, SEPARATION)
+    offset = _round_up(arena_bytes, SEPARATION)
+    total = offset + stride * participants
+    alignment = HUGE_PAGE if total >= HUGE_PAGE else SEPARATION
+    return {
+        "arena_bytes": _round_up(total, alignment),
+        "arena_alignment": alignment,
+        "scratch_offset": offset,
+        "scratch_stride": stride,
+    }
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

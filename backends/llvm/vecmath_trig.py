@@ -1,0 +1,116 @@
+"""Trigonometric functions of float32: sin, cos, tan, atan and atan2.
+
+Arguments of any size are reduced exactly: ``x / (2 pi)`` modulo 1 in float64, with ``1 / (2 pi)`` in four parts (Payne and
+Hanek's idea). Each product's whole part is removed before the parts are added.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .vecmath_coeffs import ATAN_TAIL, COS_TAIL, COS_TAIL_WIDE, SIN_TAIL, SIN_TAIL_WIDE, TURNS
+from .vecmath_core import Ops
+
+
+def _fraction(w: Ops, x: str, part: float) -> str:
+    """``x * part`` modulo 1; a product of up to 77 bits needs two steps."""
+    rest = w.fma(x, part, w.neg(w.rint(w.mul(x, part))))
+    return w.sub(rest, w.rint(rest))
+
+
+def _reduce(o: Ops, x: str) -> tuple[Ops, str, str]:
+    """The angle modulo a quarter turn.
+
+    Returns:
+        Instructions on float64, the angle in [-pi/4, pi/4] as float64, and the number of quarter turns modulo 4 as int32.
+    """
+    w = o.widened()
+    wide = o.widen(x)
+    first, second = _fraction(w, wide, TURNS[0]), _fraction(w, wide, TURNS[1])
+    third = w.fma(wide, TURNS[2], w.neg(w.rint(w.mul(wide, TURNS[2]))))
+    low = w.fma(wide, TURNS[3], third)
+    high = w.add(first, second)
+    turns = w.add(w.sub(high, w.rint(high)), low)
+    n, n_int = w.round_scaled(turns, 4.0)
+    angle = w.mul(w.fma(n, -0.25, turns), 2 * math.pi)
+    return w, angle, o.b.cast("trunc", n_int, w.i, o.i)
+
+
+def _odd(o: Ops, quarters: str) -> str:
+    """Whether the number of quarter turns is odd."""
+    return o.b.compare("ne", o.i, o.iop("and", quarters, 1), o.ci(0))
+
+
+def _flip(o: Ops, value: str, quarters: str) -> str:
+    """``value``, negated where bit 1 of ``quarters`` is set."""
+    sign = o.iop("shl", o.iop("and", quarters, 2), 30)
+    return o.from_bits(o.iop("xor", o.bits(value), sign))
+
+
+def _sin_cos(o: Ops, x: str) -> tuple[str, str, str]:
+    """Sine and cosine of the reduced angle, and the quarter turns."""
+    _, angle, quarters = _reduce(o, x)
+    r = o.narrow(angle)
+    z = o.mul(r, r)
+    sine = o.fma(o.mul(z, r), o.horner(z, SIN_TAIL), r)
+    cosine = o.fma(o.mul(z, z), o.horner(z, COS_TAIL), o.fma(z, -0.5, 1.0))
+    return sine, cosine, quarters
+
+
+def sin(o: Ops, x: str) -> str:
+    """Sine."""
+    sine, cosine, quarters = _sin_cos(o, x)
+    result = _flip(o, o.select(_odd(o, quarters), cosine, sine), quarters)
+    return o.select(o.compare("eq", x, 0.0), x, result)
+
+
+def cos(o: Ops, x: str) -> str:
+    """Cosine."""
+    sine, cosine, quarters = _sin_cos(o, x)
+    return _flip(o, o.select(_odd(o, quarters), sine, cosine), o.iop("add", quarters, 1))
+
+
+def tan(o: Ops, x: str) -> str:
+    """Tangent, the quotient in float64."""
+    w, r, quarters = _reduce(o, x)
+    z = w.mul(r, r)
+    sine = w.fma(w.mul(z, r), w.horner(z, SIN_TAIL_WIDE), r)
+    cosine = w.fma(w.mul(z, z), w.horner(z, COS_TAIL_WIDE), w.fma(z, -0.5, 1.0))
+    odd = _odd(o, quarters)
+    ratio = o.narrow(w.div(w.select(odd, cosine, sine), w.select(odd, w.neg(sine), cosine)))
+    return o.select(o.compare("eq", x, 0.0), x, ratio)
+
+
+def atan(o: Ops, x: str) -> str:
+    """Arc tangent."""
+    return _atan_ratio(o, x, o.c(1.0))
+
+
+def atan2(o: Ops, y: str, x: str) -> str:
+    """Angle of the point (x, y), zeros with their signs and infinities as in C."""
+    return _atan_ratio(o, y, x)
+
+
+def _atan_ratio(o: Ops, y: str, x: str) -> str:
+    """``atan2(y, x)``."""
+    a, b = o.abs(y), o.abs(x)
+    steep = o.compare("gt", a, b)
+    numerator, denominator = o.select(steep, b, a), o.select(steep, a, b)
+    ratio = o.div(numerator, denominator)
+    # 0 / 0 and inf / inf.
+    ratio = o.select(o.compare("eq", numerator, 0.0), 0.0, ratio)
+    both = o.compare("eq", numerator, float("inf"))
+    ratio = o.select(both, 1.0, ratio)
+    z = o.mul(ratio, ratio)
+    angle = o.fma(o.mul(z, ratio), o.horner(z, ATAN_TAIL), ratio)
+    angle = o.select(steep, _from(o, math.pi / 2, angle), angle)
+    behind = o.b.compare("lt", o.i, o.bits(x), o.ci(0))
+    angle = o.select(behind, _from(o, math.pi, angle), angle)
+    return o.copysign(angle, y)
+
+
+def _from(o: Ops, whole: float, angle: str) -> str:
+    """``whole - angle`` with ``whole`` to twice the precision."""
+    high = o.rounded(whole)
+    return o.sub(high, o.sub(angle, whole - high))
+

@@ -1,0 +1,160 @@
+"""Accuracy and speed of the vector math: ``python -m tilewright.bench.vecmath``."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import scipy.special
+
+from ..backends.llvm import link, toolchain
+from ..backends.llvm.builder import Builder, vtype
+from ..backends.llvm.vecmath import emit
+from ..ir.dtypes import to_numpy
+
+AVX2 = "+avx2,+fma,+f16c"
+AVX512 = AVX2 + ",+avx512f,+avx512vl,+avx512bw,+avx512dq"
+NO_AVX512 = ",-avx512f,-avx512vl,-avx512bw,-avx512dq"
+_FLUSH_DENORMALS = 0x9FC0
+_INNER = 100
+
+
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1.0) / (1.0 + e)
+
+
+REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "atan": np.arctan,
+    "cbrt": np.cbrt,
+    "cos": np.cos,
+    "erf": scipy.special.erf,
+    "erfc": scipy.special.erfc,
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "logistic": _logistic,
+    "rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "sin": np.sin,
+    "sqrt": np.sqrt,
+    "tan": np.tan,
+    "tanh": np.tanh,
+}
+"""The functions of one float32 argument, to be called with float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A compiled loop ``out[i] = f(args[i])`` over dense arrays."""
+
+    address: int
+    lanes: int
+    arity: int
+    result: str
+
+    def __call__(self, *args: np.ndarray) -> np.ndarray:
+        """Apply it to equally long arrays of any length."""
+        size = args[0].size
+        padded = -(-size // max(self.lanes, 1)) * max(self.lanes, 1)
+        buffers = [np.concatenate([a, np.ones(padded - size, a.dtype)]) for a in args]
+        out = np.empty(padded, to_numpy(self.result))
+        self.run([*buffers, out], padded)
+        return out[:size]
+
+    def run(self, buffers: Sequence[np.ndarray], size: int, repeats: int = 1) -> None:
+        """Run ``repeats`` times on prepared buffers, the output last; ``size`` is a multiple of the lanes."""
+        pointers = (ctypes.c_void_p * len(buffers))(*[a.ctypes.data for a in buffers])
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(self.address)
+        call(ctypes.addressof(pointers), size, repeats)
+
+
+@cache
+def elementwise(
+    name: str,
+    dtype: str,
+    lanes: int,
+    features: str = AVX512,
+    result: str = "",
+    arity: int = 1,
+    params: tuple[int | str, ...] = (),
+    flush: bool = False,
+) -> Loop:
+    """Compile a loop around one elementwise function.
+
+    Args:
+        name: Its name as in ``jax.lax``.
+        dtype: Type of the arguments.
+        lanes: Vector length, 0 for scalar code.
+        features: LLVM feature string.
+        result: Type of the result where it differs.
+        arity: Number of arguments.
+        params: Further parameters, see `emit`.
+        flush: Whether denormals are flushed to zero while it runs, as XLA does.
+    """
+    b = Builder(frozenset(f[1:] for f in features.split(",") if f.startswith("+")))
+    t, r, index = vtype(dtype, lanes), vtype(result or dtype, lanes), vtype("int64")
+    b.begin("loop", [("ptr", "%bufs"), ("i64", "%n"), ("i64", "%repeats")])
+    pointers = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', k)}, align 8") for k in range(arity + 1)]
+    if flush:
+        saved, mode = b.alloca("i32", 4), b.alloca("i32", 4)
+        b.call("llvm.x86.sse.stmxcsr", "void", (("ptr", saved),))
+        b.store(vtype("uint32"), str(_FLUSH_DENORMALS), mode, 4)
+        b.call("llvm.x86.sse.ldmxcsr", "void", (("ptr", mode),))
+    b.br("repeat")
+    b.label("repeat")
+    k = b.phi("i64", "0", "entry")
+    b.br("body")
+    b.label("body")
+    i = b.phi("i64", "0", "repeat")
+    align = 1 if dtype == "bool" else to_numpy(dtype).itemsize
+    args = [b.load(t, b.gep(t.scalar.memory, p, i), align) for p in pointers[:-1]]
+    b.store(r, emit(b, name, t, args, params), b.gep(r.scalar.memory, pointers[-1], i), to_numpy(r.dtype).itemsize)
+    following = b.op("add", index, i, str(max(lanes, 1)))
+    b.add_incoming(i, following, b.block)
+    b.cond_br(b.compare("lt", index, following, "%n"), "body", "again")
+    b.label("again")
+    following = b.op("add", index, k, "1")
+    b.add_incoming(k, following, b.block)
+    b.cond_br(b.compare("lt", index, following, "%repeats"), "repeat", "done")
+    b.label("done")
+    if flush:
+        b.call("llvm.x86.sse.ldmxcsr", "void", (("ptr", saved),))
+    b.end()
+    library = link.load(toolchain.object_code(b.module(), features=features))
+    return Loop(library.address("loop"), lanes, arity, result or dtype)
+
+
+def ulp_error(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Error in units in the last place; infinity counts as the number after the largest, NaN must meet NaN.
+
+    Args:
+        got: Results, float32 or float64.
+        exact: The true values in a wider type.
+    """
+    largest = np.nextafter(np.finfo(got.dtype).max, got.dtype.type(0))  # np.spacing of the very largest is infinite
+    with np.errstate(all="ignore"):
+        unit = np.spacing(np.minimum(np.abs(exact.astype(got.dtype)), largest)).astype(exact.dtype)
+        limit = exact.dtype.type(largest) + 2 * exact.dtype.type(np.spacing(largest))
+        error = np.abs(np.clip(got, -limit, limit, dtype=exact.dtype) - np.clip(exact, -limit, limit)) / unit
+    nan = np.isnan(exact)
+    return np.where(nan | np.isnan(got), np.where(nan & np.isnan(got), 0.0, np.inf), error.astype(np.float64))
+
+
+def nanoseconds(loop: Loop, args: Sequence[np.ndarray], repeats: int = 30) -> float:
+    """Best time per vector, with the arrays in the first-level cache."""
+    size = args[0].size
+    buffers = [*args, np.empty(size, to_numpy(loop.result))]
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter_ns()
+        loop.run(buffers, size, _INNER)
+        best = min(best, (time.perf_counter_ns() - start) / _INNER)
+    return best / (size / max(loop.lanes, 1))

@@ -1,0 +1,364 @@
+"""`compile`, and the callable it returns.
+
+A `Compiled` is one `jax.jit` function. JAX runs its body only when it meets new shapes; the body traces the user's
+function and binds the primitive `tilewright_call`, and that primitive's lowering calls `build` below, which makes the
+faster graph. What a call costs, how arguments are donated, cached and checked is therefore exactly JAX's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import threading
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from .backends.jax_call import call
+from .frontends.avals import type_of
+from .frontends.jaxpr import to_graph
+from .ir.graph import Graph
+from .ir.graph_text import print_graph
+from .passes.manager import PassManager
+from .passes.pipeline import GRAPH_PASSES
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TARGETS = ("cpu",)
+EFFORTS = (0, 1, 2, 3)
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much tuning is allowed, of all work for one compiled function and set of shapes.
+
+    Attributes:
+        seconds: Wall-clock limit, or None.
+        trials: Limit on measured candidates, or None.
+    """
+
+    seconds: float | None = None
+    trials: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked `compile` for; see there."""
+
+    budget: Budget | None
+    effort: int
+    database: str | None
+    target: str
+    seed: int
+    progress: bool
+
+
+def build(graph: Graph, options: Options, example_args: Sequence[Any] | None) -> Graph:
+    """Turns a traced program into the one that runs.
+
+    Args:
+        graph: The program for one set of shapes.
+        options: What the user asked for.
+        example_args: Concrete arguments, one per graph input, if the program is being compiled because of a call with
+            such; None while tracing or transforming.
+    """
+    return PassManager(GRAPH_PASSES).run(graph)
+
+
+@overload
+def compile(
+    fn: Callable[P, R],
+    *,
+    budget: str | int | None = ...,
+    effort: int = ...,
+    database: str | os.PathLike[str] | None = ...,
+    target: str = ...,
+    static_argnums: int | Sequence[int] = ...,
+    donate_argnums: int | Sequence[int] = ...,
+    seed: int = ...,
+    progress: bool = ...,
+) -> Compiled[P, R]: ...
+
+
+@overload
+def compile(
+    fn: None = None,
+    *,
+    budget: str | int | None = ...,
+    effort: int = ...,
+    database: str | os.PathLike[str] | None = ...,
+    target: str = ...,
+    static_argnums: int | Sequence[int] = ...,
+    donate_argnums: int | Sequence[int] = ...,
+    seed: int = ...,
+    progress: bool = ...,
+) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
+
+
+def compile(
+    fn: Callable[..., Any] | None = None,
+    *,
+    budget: str | int | None = None,
+    effort: int = 1,
+    database: str | os.PathLike[str] | None = None,
+    target: str = "cpu",
+    static_argnums: int | Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
+    seed: int = 0,
+    progress: bool = False,
+) -> Any:
+    """Makes a function faster. Use it where you would use `jax.jit`, as a call or as a decorator.
+
+    Args:
+        fn: A function of arrays (or pytrees of arrays) that `jax.jit` accepts. Left out in `@compile(effort=2)`.
+        budget: Limit on tuning for each new set of shapes: a time like `"60s"`, `"2m"` or `"1h"`, or a number of
+            measured candidates. None leaves it to `effort`.
+        effort: How hard to try, 0 (no measuring) to 3.
+        database: Path or URL of the tuning database; None for the user's own.
+        target: What to compile for: `"cpu"`.
+        static_argnums: Positions of arguments that are compile-time constants, as in `jax.jit`.
+        donate_argnums: Positions of arguments whose memory may be reused, as in `jax.jit`.
+        seed: Seed of the search.
+        progress: Whether to show progress while tuning.
+
+    Returns:
+        A `Compiled` with the signature of `fn`, or a decorator that makes one.
+
+    Raises:
+        TypeError: `fn` can't be called, or an option has the wrong type.
+        ValueError: An option has a value that is not allowed; the message says which are.
+    """
+    options = Options(_budget(budget), _effort(effort), _database(database), _target(target), _seed(seed), bool(progress))
+
+    def wrap(function: Callable[P, R]) -> Compiled[P, R]:
+        if not callable(function):
+            raise TypeError(f"expected a function to compile, found {function!r} of type {type(function).__name__}")
+        return Compiled(function, options, static_argnums, donate_argnums)
+
+    return wrap if fn is None else wrap(fn)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """How a function for one set of shapes changes on its way to the backends.
+
+    Attributes:
+        stages: Name of each step and the graph after it; the first is the program as traced.
+    """
+
+    stages: tuple[tuple[str, Graph], ...]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph after the last step."""
+        return self.stages[-1][1]
+
+    def as_text(self, stage: str | None = None) -> str:
+        """Text of the graph after a step, or after each of them.
+
+        Raises:
+            KeyError: there is no step of that name.
+        """
+        table = dict(self.stages)
+        if stage is None:
+            return "\n".join(f"// {name}\n{print_graph(graph)}" for name, graph in self.stages)
+        if stage not in table:
+            raise KeyError(f"no stage {stage!r}; there are {', '.join(table)}")
+        return print_graph(table[stage])
+
+
+class Compiled(Generic[P, R]):
+    """A function that runs as the compiler decided; made by `compile`.
+
+    Args:
+        fn: The user's function.
+        options: What was asked for.
+        static_argnums: See `compile`.
+        donate_argnums: See `compile`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        options: Options,
+        static_argnums: int | Sequence[int] = (),
+        donate_argnums: int | Sequence[int] = (),
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.name = getattr(fn, "__name__", type(fn).__name__)
+        self.options = options
+        self._fn = fn
+        self._static = _positions(static_argnums)
+        self._static_names = _static_names(fn, self._static)
+
+        @functools.wraps(fn)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            return self._trace(args, kwargs)
+
+        donated = _positions(donate_argnums)
+        self._jitted = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function, compiling it first for shapes not met before."""
+        stack = _frames.stack
+        stack.append((self, args, kwargs))
+        try:
+            return self._jitted(*args, **kwargs)
+        finally:
+            stack.pop()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Binds like a function, so that methods can be compiled."""
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<tilewright.Compiled of {self._fn!r}>"
+
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Lowered:
+        """Runs the graph passes for these arguments (arrays or `jax.ShapeDtypeStruct`) without running anything.
+
+        Raises:
+            UnsupportedProgram: the function uses something that graphs have no form for; it runs as plain JAX.
+        """
+        closed, _ = self._make_jaxpr(args, kwargs)
+        stages = [("traced", to_graph(closed))]
+        PassManager(GRAPH_PASSES, after=lambda step, graph: stages.append((step.name, graph))).run(stages[0][1])
+        return Lowered(tuple(stages))
+
+    def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
+        """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
+        return build(graph, self.options, self._examples(graph, arguments))
+
+    def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
+        return jax.make_jaxpr(self._fn, static_argnums=self._static, return_shape=True)(*args, **kwargs)
+
+    def _trace(self, args: Any, kwargs: Any) -> Any:
+        """The body of the jitted function: runs only when JAX traces it."""
+        if jax.config.jax_disable_jit:
+            return self._fn(*args, **kwargs)
+        closed, shape = self._make_jaxpr(args, kwargs)
+        leaves = jax.tree.leaves(self._dynamic(args, kwargs))
+        structure = jax.tree.structure(shape)
+        if not all(_is_array(var.aval) for var in (*closed.jaxpr.invars, *closed.jaxpr.constvars)):
+            return jax.tree.unflatten(structure, jaxpr_as_fun(closed)(*leaves))
+        traced = [isinstance(value, jax.core.Tracer) for value in closed.consts]
+        closed, hoisted = _hoist(closed, traced)
+        numbers = None if hoisted else tuple(range(len(leaves)))
+        return jax.tree.unflatten(structure, call(closed, [*hoisted, *leaves], self, numbers))
+
+    def _dynamic(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments that are not static."""
+        static = {number % len(args) for number in self._static if -len(args) <= number < len(args)}
+        dynamic = [arg for number, arg in enumerate(args) if number not in static]
+        return dynamic, {name: value for name, value in kwargs.items() if name not in self._static_names}
+
+    def _examples(self, graph: Graph, arguments: Sequence[int] | None) -> list[Any] | None:
+        """The concrete arguments of the call in progress that made JAX compile this graph, if it is such a call."""
+        if arguments is None or not _frames.stack or _frames.stack[-1][0] is not self:
+            return None
+        leaves = jax.tree.leaves(self._dynamic(*_frames.stack[-1][1:]))
+        if any(number >= len(leaves) for number in arguments):
+            return None
+        values = [leaves[number] for number in arguments]
+        if any(isinstance(value, jax.core.Tracer) for value in values):
+            return None
+        fits = all(_fits(value, type_) for value, type_ in zip(values, graph.inputs.values(), strict=True))
+        return values if fits else None
+
+
+class _Frames(threading.local):
+    """Calls of compiled functions in progress in this thread, innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Compiled[Any, Any], Any, Any]] = []
+
+
+_frames = _Frames()
+
+
+def _fits(value: Any, type_: Any) -> bool:
+    aval = jax.typeof(value)
+    return _is_array(aval) and type_of(aval).same_data(type_)
+
+
+def _is_array(aval: Any) -> bool:
+    return isinstance(aval, jax.core.ShapedArray)
+
+
+def _hoist(closed: ClosedJaxpr, flags: list[bool]) -> tuple[ClosedJaxpr, list[Any]]:
+    """Makes arguments, first in order, of the constants that are flagged."""
+    jaxpr = closed.jaxpr
+    if not any(flags):
+        return closed, []
+    pairs = list(zip(jaxpr.constvars, closed.consts, flags, strict=True))
+    moved = [(var, value) for var, value, flag in pairs if flag]
+    kept = [(var, value) for var, value, flag in pairs if not flag]
+    changed = jaxpr.replace(
+        constvars=[var for var, _ in kept],
+        invars=[*(var for var, _ in moved), *jaxpr.invars],
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+    return ClosedJaxpr(changed, [value for _, value in kept]), [value for _, value in moved]
+
+
+def _positions(argnums: int | Sequence[int]) -> tuple[int, ...]:
+    return (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+
+def _static_names(fn: Callable[..., Any], positions: tuple[int, ...]) -> frozenset[str]:
+    """Names of static positional arguments: JAX treats them as static also when passed by name."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return frozenset()
+    named = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    return frozenset(named[number] for number in positions if -len(named) <= number < len(named))
+
+
+def _budget(budget: object) -> Budget | None:
+    if budget is None:
+        return None
+    if isinstance(budget, int) and not isinstance(budget, bool):
+        if budget < 0:
+            raise ValueError(f"budget: expected a number of trials >= 0, found {budget}")
+        return Budget(trials=budget)
+    if isinstance(budget, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", budget)
+        if match:
+            return Budget(seconds=float(match[1]) * _SECONDS[match[2]])
+        raise ValueError(f'budget: expected a time like "500ms", "60s", "2m" or "1h", found {budget!r}')
+    raise TypeError(f'budget: expected a time like "60s" or a whole number of trials, found {budget!r}')
+
+
+def _effort(effort: object) -> int:
+    if isinstance(effort, bool) or effort not in EFFORTS or not isinstance(effort, int):
+        raise ValueError(f"effort: expected one of {', '.join(map(str, EFFORTS))}, found {effort!r}")
+    return effort
+
+
+def _target(target: object) -> str:
+    if target not in TARGETS or not isinstance(target, str):
+        raise ValueError(f"target: expected one of {', '.join(map(repr, TARGETS))}, found {target!r}")
+    return target
+
+
+def _database(database: object) -> str | None:
+    if database is None:
+        return None
+    if isinstance(database, str | os.PathLike) and os.fspath(database):
+        return str(os.fspath(database))
+    raise TypeError(f"database: expected a path, a URL or None, found {database!r}")
+
+
+def _seed(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed: expected a whole number >= 0, found {seed!r}")
+    return seed

@@ -1,0 +1,159 @@
+"""What primitives share: finding things by name, replacing them, and fresh names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..ir.affine import Range
+from ..ir.loop import Alloc, Block, For, If, Iter, LoopFunc, Stmt, children, loop_range, rewrite, seq, walk
+from .schedule import ScheduleError
+
+
+def find_block(func: LoopFunc, name: str) -> Block:
+    """The Block of that name.
+
+    Raises:
+        ScheduleError: there is none.
+    """
+    found = [s for s in walk(func.body) if isinstance(s, Block)]
+    for block in found:
+        if block.name == name:
+            return block
+    raise ScheduleError(f"expected a Block, one of {[b.name for b in found]}, found {name!r}")
+
+
+def find_iter(block: Block, name: str) -> Iter:
+    """The iterator of that name.
+
+    Raises:
+        ScheduleError: the Block has none.
+    """
+    it = block.iterator(name)
+    if it is None:
+        raise ScheduleError(f"expected an iterator of {block.name}, one of {[i.name for i in block.iters]}, found {name!r}")
+    return it
+
+
+def find_loop(func: LoopFunc, name: str) -> For:
+    """The loop of that name.
+
+    Raises:
+        ScheduleError: there is none.
+    """
+    found = [s for s in walk(func.body) if isinstance(s, For)]
+    for loop in found:
+        if loop.name == name:
+            return loop
+    raise ScheduleError(f"expected a loop, one of {[f.name for f in found]}, found {name!r}")
+
+
+def find_alloc(func: LoopFunc, name: str) -> Alloc:
+    """The allocation of the buffer of that name.
+
+    Raises:
+        ScheduleError: no buffer of that name is allocated inside the function.
+    """
+    found = [s for s in walk(func.body) if isinstance(s, Alloc)]
+    for alloc in found:
+        if alloc.buffer.name == name:
+            return alloc
+    raise ScheduleError(f"expected an allocated buffer, one of {[a.buffer.name for a in found]}, found {name!r}")
+
+
+def with_body(func: LoopFunc, body: Stmt | None) -> LoopFunc:
+    """The function with another body."""
+    return replace(func, body=seq() if body is None else body)
+
+
+def replace_stmt(func: LoopFunc, old: Stmt, new: Stmt | None) -> LoopFunc:
+    """The function with one statement (by identity) replaced or removed."""
+    return with_body(func, replace_in(func.body, old, new))
+
+
+def replace_in(stmt: Stmt, old: Stmt, new: Stmt | None) -> Stmt | None:
+    """``stmt`` with one statement inside it (by identity) replaced or removed."""
+    if stmt is old:
+        return new
+    path = path_to(stmt, old)
+    if path is None:
+        return stmt
+    out: Stmt | None = new
+    for parent, child in zip(reversed(path), [old, *reversed(path[1:])], strict=True):
+        out = _with_child(parent, child, out)
+    return out
+
+
+def _with_child(parent: Stmt, child: Stmt, new: Stmt | None) -> Stmt | None:
+    def swap(s: Stmt) -> Stmt | None:
+        return new if s is child else s
+
+    match parent:
+        case For() | Alloc():
+            return None if new is None else replace(parent, body=new)
+        case If():
+            then = swap(parent.then)
+            orelse = None if parent.orelse is None else swap(parent.orelse)
+            return None if then is None and orelse is None else If(parent.conditions, then or seq(), orelse)
+        case Block():
+            raise AssertionError("a Block has no children")
+        case _:
+            kept = [s for s in map(swap, parent.body) if s is not None]
+            return seq(*kept) if kept else None
+
+
+def path_to(root: Stmt, target: Stmt) -> list[Stmt] | None:
+    """Statements from ``root`` down to the parent of ``target`` (by identity), or None if it is not inside."""
+    for child in children(root):
+        if child is target:
+            return [root]
+        below = path_to(child, target)
+        if below is not None:
+            return [root, *below]
+    return None
+
+
+def ranges_at(func: LoopFunc, target: Stmt) -> dict[str, Range]:
+    """Interval of every loop variable in scope at ``target``."""
+    if target is func.body:
+        return {}
+    path = path_to(func.body, target)
+    if path is None:
+        raise ScheduleError("expected a statement of the program")
+    ranges: dict[str, Range] = {}
+    for stmt in path:
+        if isinstance(stmt, For):
+            ranges[stmt.name] = loop_range(stmt, ranges)
+    return ranges
+
+
+def used_names(func: LoopFunc) -> set[str]:
+    """All names of loops, iterators, Blocks and buffers."""
+    names = {b.name for b in func.params}
+    for stmt in walk(func.body):
+        match stmt:
+            case For():
+                names.add(stmt.name)
+            case Block():
+                names.add(stmt.name)
+                names.update(i.name for i in stmt.iters)
+            case Alloc():
+                names.add(stmt.buffer.name)
+    return names
+
+
+def fresh(name: str, used: set[str]) -> str:
+    """``name``, or the first of ``name.1``, ``name.2``, ... that is not used."""
+    if name not in used:
+        return name
+    count = 1
+    while f"{name}.{count}" in used:
+        count += 1
+    return f"{name}.{count}"
+
+
+def map_blocks(stmt: Stmt, f: Callable[[Block], Stmt | None]) -> Stmt | None:
+    """Rebuild with every Block mapped."""
+    return rewrite(stmt, lambda s: f(s) if isinstance(s, Block) else s)
+
+

@@ -1,0 +1,386 @@
+"""Legalisation: from a scheduled program to the form that code is generated from.
+
+Deterministic and never recorded in a trace. In order: boxes start at 0 and lose iterators of one value; what interval
+analysis decides disappears; guards move out of the loops they do not depend on; boxes too large to unroll become
+loops; loops are peeled so that cut tiles are cut by constants only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..ir.affine import AffineExpr, Range, constant, var
+from ..ir.loop import Alloc, Apply, Block, Const, Expr, For, If, Iter, LoopFunc, Read, Seq, Stmt
+from ..ir.loop import blocks, loop_range, map_block_indices, map_expr, reads, rewrite, seq, substitute, walk
+from ..ir.monoid import MONOIDS
+from .copying import copy_stmt
+
+MAX_STATEMENTS = 512
+"""Most statements a box is unrolled into."""
+LOOPED_STATEMENTS = 32
+"""A box that is too large keeps at most this many statements; the rest becomes loops."""
+VECTORS_PER_STEP = 4
+
+
+def legalize(func: LoopFunc, lanes: int) -> LoopFunc:
+    """Bring a scheduled program into the form that code is generated from.
+
+    Args:
+        func: a verified program.
+        lanes: values per vector.
+
+    Returns:
+        An equivalent program: boxes start at 0 and are small, limits are gone except on loops, guards are hoisted.
+    """
+    body: Stmt | None = rewrite(func.body, lambda s: _normalize(s) if isinstance(s, Block) else s)
+    body = _simplify(body, {})
+    body = None if body is None else _peel(body, {})
+    body = _simplify(body, {})
+    body = rewrite(body, lambda s: _skip_guard(s) if isinstance(s, Block) else s) if body else None
+    body = _simplify(_hoist(body), {}) if body is not None else None
+    body = _loops_from_boxes(body, lanes) if body is not None else None
+    body = _simplify(body, {})
+    return replace(func, body=seq(body))
+
+
+# ---- boxes from 0, without iterators of one value
+
+
+def _normalize(block: Block) -> Stmt | None:
+    if any(i.extent == 0 for i in block.iters):
+        return None
+    env: dict[str, AffineExpr] = {}
+    iters: list[Iter] = []
+    for it in block.iters:
+        lower = it.lower.substitute(env)
+        if it.extent == 1 and it.limit is None:
+            env[it.name] = lower
+            continue
+        env[it.name] = lower + var(it.name)
+        limit = None if it.limit is None else it.limit.substitute(env) - lower
+        iters.append(replace(it, lower=constant(0), limit=limit))
+    moved = map_block_indices(replace(block, iters=()), lambda e: e.substitute(env))
+    return replace(moved, iters=tuple(iters))
+
+
+# ---- what intervals decide
+
+
+def _simplify(stmt: Stmt | None, ranges: dict[str, Range]) -> Stmt | None:
+    match stmt:
+        case None:
+            return None
+        case Block():
+            return _simplify_block(stmt, ranges)
+        case For():
+            return _simplify_for(stmt, ranges)
+        case Alloc():
+            body = _simplify(stmt.body, ranges)
+            return None if body is None else replace(stmt, body=body)
+        case Seq():
+            return _sequence([_simplify(s, ranges) for s in stmt.body])
+        case If():
+            return _simplify_if(stmt, ranges)
+
+
+def _sequence(items: list[Stmt | None]) -> Stmt | None:
+    kept = [s for s in items if s is not None]
+    return seq(*kept) if kept else None
+
+
+def _simplify_for(loop: For, ranges: dict[str, Range]) -> Stmt | None:
+    lower = tuple(e.simplify(ranges) for e in loop.lower)
+    upper = _tightest(tuple(e.simplify(ranges) for e in loop.upper), ranges)
+    loop = replace(loop, lower=lower, upper=upper)
+    lo = max(e.bounds(ranges)[0] for e in lower)
+    hi = min(e.bounds(ranges)[1] for e in upper)
+    if hi <= lo:
+        return None
+    if loop.kind != "parallel" and all(e.is_constant for e in (*lower, *upper)) and hi - lo == 1:
+        return _simplify(substitute(loop.body, {loop.name: constant(lo)}), ranges)
+    body = _simplify(loop.body, {**ranges, loop.name: (lo, hi - 1)})
+    return None if body is None else replace(loop, body=body)
+
+
+def _tightest(bounds: tuple[AffineExpr, ...], ranges: dict[str, Range]) -> tuple[AffineExpr, ...]:
+    """Upper bounds without those that another one always undercuts."""
+    kept: list[AffineExpr] = []
+    for i, bound in enumerate(bounds):
+        others = [*kept, *bounds[i + 1 :]]
+        if not any((bound - other).bounds(ranges)[0] >= 0 for other in others):
+            kept.append(bound)
+    return tuple(kept) or bounds[:1]
+
+
+def _simplify_if(stmt: If, ranges: dict[str, Range]) -> Stmt | None:
+    open_conditions: list[AffineExpr] = []
+    for condition in stmt.conditions:
+        condition = condition.simplify(ranges)
+        lo, hi = condition.bounds(ranges)
+        if hi < 0:
+            return _simplify(stmt.orelse, ranges)
+        if lo < 0:
+            open_conditions.append(condition)
+    then = _simplify(stmt.then, _refined(ranges, open_conditions))
+    if not open_conditions:
+        return then
+    negated = [-open_conditions[0] - 1] if len(open_conditions) == 1 else []
+    orelse = _simplify(stmt.orelse, _refined(ranges, negated))
+    if then is None and orelse is None:
+        return None
+    return If(tuple(open_conditions), seq(then), orelse)
+
+
+def _refined(ranges: dict[str, Range], conditions: list[AffineExpr]) -> dict[str, Range]:
+    """The ranges where conditions over a single variable with coefficient 1 or -1 hold."""
+    out = dict(ranges)
+    for condition in conditions:
+        if len(condition.terms) != 1:
+            continue
+        name, k = condition.terms[0]
+        if not isinstance(name, str) or abs(k) != 1:
+            continue
+        lo, hi = out[name]
+        lo, hi = (max(lo, -condition.const), hi) if k > 0 else (lo, min(hi, condition.const))
+        out[name] = (lo, max(lo, hi))
+    return out
+
+
+def _simplify_block(block: Block, ranges: dict[str, Range]) -> Stmt | None:
+    inner = dict(ranges)
+    iters: list[Iter] = []
+    for it in block.iters:
+        it, empty = _cut(it, inner)
+        if empty:
+            return None
+        inner[it.name] = (0, it.extent - 1)
+        iters.append(it)
+    block = map_block_indices(replace(block, iters=()), lambda e: e.simplify(inner))
+    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: _decided_read(e, inner)))
+    guard: list[AffineExpr] = []
+    for condition in block.guard:
+        lo, hi = condition.bounds(inner)
+        if hi < 0:
+            return _guard_fails(block)
+        if lo < 0:
+            guard.append(condition)
+    block = replace(block, guard=tuple(guard))
+    if any(i.extent == 1 and i.limit is None for i in block.iters):
+        return _normalize(block)
+    return block
+
+
+def _cut(it: Iter, ranges: dict[str, Range]) -> tuple[Iter, bool]:
+    """The iterator with a decided limit applied, and whether its range is empty."""
+    if it.limit is None:
+        return it, False
+    limit = it.limit.simplify(ranges)
+    lo, hi = limit.bounds(ranges)
+    if hi <= 0:
+        return it, True
+    if lo >= it.extent:
+        return replace(it, limit=None), False
+    if limit.is_constant:
+        return replace(it, extent=limit.const, limit=None), False
+    return replace(it, limit=limit), False
+
+
+def _decided_read(expr: Expr, ranges: dict[str, Range]) -> Expr:
+    if not isinstance(expr, Read) or not expr.guard:
+        return expr
+    kept: list[AffineExpr] = []
+    for condition in expr.guard:
+        lo, hi = condition.bounds(ranges)
+        if hi < 0:
+            return Const(expr.otherwise, expr.dtype)
+        if lo < 0:
+            kept.append(condition)
+    return replace(expr, guard=tuple(kept))
+
+
+def _guard_fails(block: Block) -> Stmt | None:
+    if block.guard_mode == "skip":
+        return None
+    return replace(block, guard=(), value=Const(0, _dtype(block.value)))
+
+
+def _dtype(expr: Expr) -> str:
+    return expr.dtype
+
+
+# ---- guards
+
+
+def _skip_guard(block: Block) -> Block:
+    """Padding that contributes nothing to a reduction becomes a guard of the Block, which can move out of loops."""
+    if block.monoid is None or block.guard_mode != "skip":
+        return block
+    identity = MONOIDS[block.monoid].identity(block.value.dtype)
+    for read in reads(block.value):
+        if not read.guard:
+            continue
+        neutral = read is block.value and read.otherwise == identity
+        vanishes = block.monoid == "sum" and read.otherwise == 0 and _is_factor(block.value, read)
+        if neutral or vanishes:
+            bare = replace(read, guard=())
+            value = map_expr(block.value, lambda e, old=read, new=bare: new if e is old else e)
+            return _skip_guard(replace(block, value=value, guard=(*block.guard, *read.guard)))
+    return block
+
+
+def _is_factor(expr: Expr, read: Read) -> bool:
+    """Whether ``expr`` is zero wherever ``read`` is (infinities aside, which padding must not turn into NaN)."""
+    if expr is read:
+        return True
+    return isinstance(expr, Apply) and expr.op in ("mul", "convert_element_type") and any(
+        _is_factor(a, read) for a in expr.args
+    )
+
+
+def _hoist(stmt: Stmt) -> Stmt:
+    """Move Block guards out to an If around the largest statement that they do not vary in."""
+    out = rewrite(stmt, _hoist_step)
+    assert out is not None
+    return out
+
+
+def _hoist_step(stmt: Stmt) -> Stmt:
+    match stmt:
+        case Block() if stmt.guard:
+            own = {i.name for i in stmt.iters}
+            fixed = tuple(g for g in stmt.guard if not g.variables() & own)
+            if not fixed:
+                return stmt
+            bare = replace(stmt, guard=tuple(g for g in stmt.guard if g not in fixed))
+            return If(fixed, bare, _guard_fails(replace(bare, guard=())))
+        case For(body=If() as inner) if stmt.kind != "parallel":
+            fixed = tuple(c for c in inner.conditions if stmt.name not in c.variables())
+            if not fixed or inner.orelse is not None:
+                return stmt
+            rest = tuple(c for c in inner.conditions if c not in fixed)
+            body = If(rest, inner.then) if rest else inner.then
+            return If(fixed, replace(stmt, body=body))
+        case _:
+            return stmt
+
+
+# ---- large boxes
+
+
+def _loops_from_boxes(stmt: Stmt, lanes: int) -> Stmt:
+    out = rewrite(stmt, lambda s: _loops_from_box(s, lanes) if isinstance(s, Block) else s)
+    assert out is not None
+    return out
+
+
+def _statements(iters: tuple[Iter, ...], lanes: int) -> int:
+    return math.prod(-(-i.extent // lanes) if i.vectorized else i.extent for i in iters)
+
+
+def _loops_from_box(block: Block, lanes: int) -> Stmt:
+    cut = [i for i in block.iters if i.limit is not None]
+    if not cut and _statements(block.iters, lanes) <= MAX_STATEMENTS:
+        return block
+    wide = next((i for i in block.iters if i.vectorized), None)
+    if wide is not None and wide.limit is not None:
+        block = replace(block, iters=tuple(replace(i, vectorized=False) for i in block.iters))
+        return _loops_from_box(block, lanes)
+    step = lanes * VECTORS_PER_STEP
+    if wide is not None and wide.extent > step:
+        return _split_vector(block, wide, step, lanes)
+    loops: list[Iter] = []
+    iters = list(block.iters)
+    for it in block.iters:
+        if it.vectorized:
+            continue
+        if it.limit is not None or _statements(tuple(iters), lanes) > LOOPED_STATEMENTS:
+            loops.append(it)
+            iters.remove(it)
+    body: Stmt = replace(block, iters=tuple(iters))
+    for it in reversed(loops):
+        name = f"{block.name}.{it.name}.box"
+        upper = (constant(it.extent),) if it.limit is None else (constant(it.extent), it.limit)
+        body = For(name, (constant(0),), upper, substitute(_rename_iter(body, it.name, name), {}))
+    return body
+
+
+def _rename_iter(stmt: Stmt, old: str, new: str) -> Stmt:
+    env = {old: var(new)}
+    if isinstance(stmt, Block):
+        return map_block_indices(stmt, lambda e: e.substitute(env))
+    return substitute(stmt, env)
+
+
+def _split_vector(block: Block, wide: Iter, step: int, lanes: int) -> Stmt:
+    """A long vectorised range becomes a loop over a few vectors, and a remainder."""
+    trips, rest = divmod(wide.extent, step)
+    name = f"{block.name}.{wide.name}.vec"
+
+    def piece(start: AffineExpr, extent: int, suffix: str) -> Stmt:
+        iters = tuple(replace(i, extent=extent) if i is wide else i for i in block.iters)
+        moved = map_block_indices(replace(block, iters=()), lambda e: e.substitute({wide.name: start + var(wide.name)}))
+        return _loops_from_box(replace(moved, iters=iters, name=block.name + suffix), lanes)
+
+    main = For(name, (constant(0),), (constant(trips),), piece(var(name) * step, step, ""))
+    return seq(main, piece(constant(trips * step), rest, "#rest")) if rest else main
+
+
+# ---- peeling
+
+
+def _peel(stmt: Stmt, ranges: dict[str, Range]) -> Stmt:
+    match stmt:
+        case For():
+            return _peel_for(stmt, ranges)
+        case Alloc():
+            return replace(stmt, body=_peel(stmt.body, ranges))
+        case Seq():
+            return seq(*(_peel(s, ranges) for s in stmt.body))
+        case If():
+            return If(stmt.conditions, _peel(stmt.then, ranges), None if stmt.orelse is None else _peel(stmt.orelse, ranges))
+        case Block():
+            return stmt
+
+
+MAX_PEELED = 2
+
+
+def _peel_for(loop: For, ranges: dict[str, Range]) -> Stmt:
+    lo, hi = loop_range(loop, ranges)
+    fixed = len(loop.lower) == len(loop.upper) == 1 and loop.lower[0].is_constant and loop.upper[0].is_constant
+    full = _full_until(loop, lo, hi + 1, ranges) if fixed else hi + 1
+    if full > hi or full < lo or hi + 1 - full > MAX_PEELED:
+        return replace(loop, body=_peel(loop.body, {**ranges, loop.name: (lo, hi)}))
+    rests = [_peel(_last(loop, v), ranges) for v in range(full, hi + 1)]
+    if full == lo and loop.kind != "parallel":
+        return seq(*rests)
+    body = _peel(loop.body, {**ranges, loop.name: (lo, max(full - 1, lo))})
+    if loop.kind != "parallel":
+        return seq(replace(loop, upper=(constant(full),), body=body), *rests)
+    for v, tail in zip(range(hi - 1, full - 1, -1), reversed(rests[:-1]), strict=True):
+        rests[-1] = If((constant(v) - var(loop.name),), tail, rests[-1])
+    return replace(loop, body=If((constant(full - 1) - var(loop.name),), body, rests[-1]))
+
+
+def _last(loop: For, value: int) -> Stmt:
+    return copy_stmt(substitute(loop.body, {loop.name: constant(value)}), f"#{loop.name}={value}")
+
+
+def _full_until(loop: For, start: int, stop: int, ranges: dict[str, Range]) -> int:
+    """The first iteration in which a tile inside may be cut."""
+    inner = {**ranges, loop.name: (start, max(stop - 1, start))}
+    for s in walk(loop.body):
+        if isinstance(s, For):
+            inner[s.name] = loop_range(s, inner)
+    first = stop
+    for block in blocks(loop.body):
+        for it in block.iters:
+            if it.limit is None:
+                continue
+            slack = it.limit - it.extent
+            k = slack.coefficient(loop.name)
+            if k < 0:
+                least = (slack - var(loop.name) * k).bounds(inner)[0]
+                first = min(first, least // -k + 1)
+    return max(first, start - 1)

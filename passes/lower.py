@@ -1,0 +1,424 @@
+"""Lowering: a region of the graph becomes structured loops, the workload.
+
+Reductions, contractions, convolutions and pooling become an initialising and an updating Block over a buffer of their
+own; elementwise operations and views are folded into the expressions of the Blocks that read them. Nothing is tiled
+or ordered here: that is what schedules are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..ir import dtypes
+from ..ir.affine import AffineExpr, Range, constant, delinearize, linearize, var
+from ..ir.graph import Graph, Op, TensorType
+from ..ir.infer import BINARY, COMPARE, ELEMENTWISE, UNARY
+from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexValue, Iter, LoopFunc, Read, Stmt, seq
+from ..ir.monoid import MONOIDS
+from .collapse import collapse
+
+VIEWS = frozenset("reshape squeeze transpose broadcast_in_dim rev slice pad".split())
+"""Operations that only move elements; they become index expressions."""
+ALIASES = frozenset(("reshape", "squeeze"))
+"""Views that leave the row-major order of elements as it is."""
+REDUCTIONS = {
+    "reduce_sum": "sum",
+    "reduce_max": "max",
+    "reduce_min": "min",
+    "reduce_prod": "prod",
+    "reduce_and": "and",
+    "reduce_or": "or",
+}
+WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
+CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
+IDENTITIES = frozenset(("copy", "stop_gradient", "name"))
+DTYPES = frozenset(("float32", "int32", "bool"))
+"""Element types that kernels compute on."""
+
+_INLINE_COST = 4
+_CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
+_CHEAP = (_CHEAP - {"div", "rem", "pow", "atan2"}) | {"select_n", "clamp", "convert_element_type"}
+
+
+class LoweringError(ValueError):
+    """A region can't be expressed as loops; it stays XLA's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A lowered region.
+
+    Args:
+        func: the program; its parameters are the values below in order, with unit axes dropped and axes merged.
+        inputs: graph values of the parameters that are inputs.
+        constants: graph values of the parameters whose contents are known.
+        outputs: graph values of the outputs.
+    """
+
+    func: LoopFunc
+    inputs: tuple[int, ...]
+    constants: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def lower(region: Graph, name: str = "region") -> Workload:
+    """Lower a region.
+
+    Args:
+        region: a graph of transparent, pure operations.
+        name: for people.
+
+    Raises:
+        LoweringError: an operation, a parameter or an element type has no loops.
+    """
+    return _Lowering(region).run(name)
+
+
+@dataclass(slots=True)
+class _Lowering:
+    graph: Graph
+    storage: dict[int, Buffer] = field(default_factory=dict)
+    allocated: list[Buffer] = field(default_factory=list)
+    body: list[Stmt] = field(default_factory=list)
+    ranges: dict[str, Range] = field(default_factory=dict)
+    memo: dict[tuple[int, tuple[AffineExpr, ...]], Expr] = field(default_factory=dict)
+    uses: dict[int, int] = field(default_factory=dict)
+
+    def run(self, name: str) -> Workload:
+        graph = self.graph
+        for value, type_ in graph.types.items():
+            if type_.dtype not in DTYPES:
+                raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
+        self.uses = {v: len(users) + graph.outputs.count(v) for v, users in graph.users.items()}
+        constants = tuple(v for v, c in graph.constants.items() if c.type.size != 1)
+        inputs = tuple(graph.inputs)
+        outputs = tuple(v for v in dict.fromkeys(graph.outputs))
+        params = [self._parameter(v, f"x{i}") for i, v in enumerate(inputs)]
+        params += [self._parameter(v, f"w{i}", True) for i, v in enumerate(constants)]
+        for number, value in enumerate(outputs):
+            if graph.producer(value) is None:
+                raise LoweringError("expected every output to be computed in the region")
+            self.storage[value] = Buffer(f"y{number}", graph.types[value].shape, graph.types[value].dtype)
+            params.append(self.storage[value])
+        written: set[int] = set()
+        for op in graph.ops:
+            self._op(op, written)
+        body = seq(*self.body)
+        for buffer in reversed(self.allocated):
+            body = Alloc(buffer, body)
+        func = LoopFunc(name, tuple(params), len(outputs), body)
+        return Workload(collapse(func), inputs, constants, outputs)
+
+    def _parameter(self, value: int, name: str, known: bool = False) -> Buffer:
+        type_ = self.graph.types[value]
+        self.storage[value] = Buffer(name, type_.shape, type_.dtype, "constant" if known else "global")
+        return self.storage[value]
+
+    # ---- which values get a buffer
+
+    def _op(self, op: Op, written: set[int]) -> None:
+        rule = _BLOCK_RULES.get(op.opcode)
+        if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | {"iota"}:
+            raise LoweringError(f"expected an operation that loops can express, found {op.opcode}")
+        if op.effects or op.opaque:
+            raise LoweringError(f"expected a pure transparent operation, found {op.opcode}")
+        value = op.result
+        if rule is not None:
+            self._operands_in_buffers(op)
+            self._store_reduction(op, value, rule)
+        elif value in self.graph.outputs or self._shared_and_costly(value):
+            self._store_elementwise(op, value)
+        written.add(value)
+
+    def _store_reduction(self, op: Op, value: int, rule: Callable[[_Lowering, Op, Buffer], None]) -> None:
+        """Reductions accumulate in a buffer of their own, which schedules may keep in registers."""
+        output = self.storage.pop(value, None)
+        buffer = self._target(value, "t")
+        rule(self, op, buffer)
+        if output is not None:
+            iters, index = self._box(output.shape)
+            read = Read(buffer.name, index, buffer.dtype)
+            self.body.append(Block(f"store.{output.name}", iters, Access(output.name, index), read))
+
+    def _target(self, value: int, hint: str) -> Buffer:
+        """The buffer a value is computed into: an output's own, or a new one."""
+        known = self.storage.get(value)
+        if known is not None:
+            return known
+        type_ = self.graph.types[value]
+        buffer = Buffer(f"{hint}{len(self.allocated)}", type_.shape, type_.dtype)
+        self.allocated.append(buffer)
+        self.storage[value] = buffer
+        return buffer
+
+    def _shared_and_costly(self, value: int) -> bool:
+        if self.uses[value] < 2 or self.graph.types[value].size <= 1:
+            return False
+        return self._cost(value) > _INLINE_COST
+
+    def _cost(self, value: int) -> int:
+        """Rough number of instructions to compute an element in place."""
+        op = self.graph.producer(value)
+        if op is None or value in self.storage:
+            return 1
+        below = sum(self._cost(v) for v in op.operands)
+        if op.opcode in VIEWS | IDENTITIES:
+            return below
+        return below + (1 if op.opcode in _CHEAP else 16)
+
+    def _operands_in_buffers(self, op: Op) -> None:
+        """Contractions and windows read their operands many times: what is computed is computed once."""
+        if op.opcode not in CONTRACTIONS and op.opcode not in WINDOWS:
+            return
+        for value in op.operands:
+            root = self._through_views(value)
+            producer = self.graph.producer(root)
+            if producer is not None and root not in self.storage:
+                self._store_elementwise(producer, root)
+
+    def _through_views(self, value: int) -> int:
+        while value not in self.storage:
+            op = self.graph.producer(value)
+            if op is None or op.opcode not in VIEWS | IDENTITIES:
+                return value
+            value = op.operands[0]
+        return value
+
+    def _store_elementwise(self, op: Op, value: int) -> None:
+        type_ = self.graph.types[value]
+        buffer = self.storage.pop(value, None)
+        iters, index = self._box(type_.shape)
+        expr = self._compute(op, value, index)
+        if buffer is not None:
+            self.storage[value] = buffer
+        buffer = buffer or self._target(value, "t")
+        self.body.append(Block(f"{op.opcode}.{buffer.name}", iters, Access(buffer.name, index), expr))
+
+    # ---- expressions
+
+    def _box(self, shape: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
+        """Data iterators over a shape; starts a new Block."""
+        self.memo.clear()
+        self.ranges = {f"i{n}": (0, max(extent - 1, 0)) for n, extent in enumerate(shape)}
+        iters = tuple(Iter(f"i{n}", constant(0), extent) for n, extent in enumerate(shape))
+        return iters, tuple(var(i.name) for i in iters)
+
+    def _reduced(self, extents: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
+        """Reduce iterators of the Block that `_box` started."""
+        iters = tuple(Iter(f"r{n}", constant(0), extent, "reduce") for n, extent in enumerate(extents))
+        self.ranges.update({i.name: (0, max(i.extent - 1, 0)) for i in iters})
+        return iters, tuple(var(i.name) for i in iters)
+
+    def element(self, value: int, index: tuple[AffineExpr, ...]) -> Expr:
+        """The scalar expression of one element of a value."""
+        key = (value, index)
+        known = self.memo.get(key)
+        if known is None:
+            known = self._element(value, index)
+            self.memo[key] = known
+        return known
+
+    def _element(self, value: int, index: tuple[AffineExpr, ...]) -> Expr:
+        buffer = self.storage.get(value)
+        if buffer is not None:
+            return Read(buffer.name, index, buffer.dtype)
+        array = self.graph.constant(value)
+        if array is not None:
+            return Const(array.reshape(-1)[0].item(), self.graph.types[value].dtype)
+        op = self.graph.producer(value)
+        if op is None:
+            raise LoweringError(f"expected plain data as a constant, found %{value}")
+        return self._compute(op, value, index)
+
+    def _compute(self, op: Op, value: int, index: tuple[AffineExpr, ...]) -> Expr:
+        """One element of what an elementwise operation or a view computes."""
+        type_ = self.graph.types[value]
+        if op.opcode in IDENTITIES:
+            return self.element(op.operands[0], index)
+        if op.opcode in VIEWS:
+            return self._view(op, index)
+        if op.opcode == "iota":
+            return IndexValue(index[op.params["dimension"]], type_.dtype)
+        args = tuple(self.element(v, _aligned(self.graph.types[v], type_, index)) for v in op.operands)
+        return _elementwise(op, args, type_.dtype)
+
+    def guarded(self, value: int, index: tuple[AffineExpr, ...], guard: tuple[AffineExpr, ...], other: float) -> Expr:
+        """An element where the guard holds, else a constant."""
+        inner = self.element(value, index)
+        guard = tuple(g for g in guard if g.bounds(self.ranges)[0] < 0)
+        if not guard:
+            return inner
+        if not isinstance(inner, Read) or (inner.guard and inner.otherwise != other):
+            raise LoweringError("expected a padded operand in memory")
+        return Read(inner.buffer, inner.index, inner.dtype, (*inner.guard, *guard), other)
+
+    # ---- views
+
+    def _view(self, op: Op, index: tuple[AffineExpr, ...]) -> Expr:
+        source = op.operands[0]
+        type_ = self.graph.types[source]
+        match op.opcode:
+            case "reshape" | "squeeze":
+                return self.element(source, self._reshaped(op.type.shape, type_.shape, index))
+            case "transpose":
+                order = op.params["permutation"]
+                return self.element(source, tuple(index[order.index(axis)] for axis in range(type_.rank)))
+            case "broadcast_in_dim":
+                axes = op.params["broadcast_dimensions"]
+                shape = op.params["shape"]
+                picked = tuple(
+                    constant(0) if size == 1 and shape[axis] != 1 else index[axis]
+                    for axis, size in zip(axes, type_.shape, strict=True)
+                )
+                return self.element(source, picked)
+            case "rev":
+                axes = op.params["dimensions"]
+                flipped = (constant(n - 1) - i if a in axes else i for a, (i, n) in enumerate(zip(index, type_.shape, strict=True)))
+                return self.element(source, tuple(flipped))
+            case "slice":
+                starts, strides = op.params["start_indices"], op.params["strides"] or (1,) * type_.rank
+                return self.element(source, tuple(i * s + b for i, s, b in zip(index, strides, starts, strict=True)))
+            case _:
+                return self._padded(op, type_, index)
+
+    def _reshaped(self, new: tuple[int, ...], old: tuple[int, ...], index: tuple[AffineExpr, ...]) -> tuple[AffineExpr, ...]:
+        wide = [i for i, n in zip(index, new, strict=True) if n != 1]
+        if [n for n in new if n != 1] == [n for n in old if n != 1]:
+            rest = iter(wide)
+            return tuple(constant(0) if n == 1 else next(rest) for n in old)
+        flat = linearize(index, new)
+        return tuple(e.simplify(self.ranges) for e in delinearize(flat, old))
+
+    def _padded(self, op: Op, type_: TensorType, index: tuple[AffineExpr, ...]) -> Expr:
+        config = op.params["padding_config"]
+        other = self.graph.constant(op.operands[1])
+        if other is None or any(interior for _, _, interior in config):
+            raise LoweringError("expected padding with a constant, without interior padding")
+        moved = tuple(i - low for i, (low, _, _) in zip(index, config, strict=True))
+        guard = [m for m in moved]
+        guard += [constant(n - 1) - m for m, n in zip(moved, type_.shape, strict=True)]
+        return self.guarded(op.operands[0], moved, tuple(guard), other.item())
+
+    # ---- Blocks
+
+    def reduction(self, op: Op, buffer: Buffer, monoid: str, write: tuple[AffineExpr, ...], iters: tuple[Iter, ...], value: Expr) -> None:
+        """Append the initialising and the updating Block of a reduction."""
+        data = tuple(i for i in iters if i.kind == "data")
+        identity = Const(MONOIDS[monoid].identity(buffer.dtype), buffer.dtype)
+        self.body.append(Block(f"{op.opcode}.{buffer.name}.init", data, Access(buffer.name, write), identity))
+        self.body.append(Block(f"{op.opcode}.{buffer.name}", iters, Access(buffer.name, write), value, monoid))
+
+
+def _aligned(operand: TensorType, result: TensorType, index: tuple[AffineExpr, ...]) -> tuple[AffineExpr, ...]:
+    """Index into an operand of an elementwise operation: scalars and axes of size 1 broadcast."""
+    if not operand.shape:
+        return ()
+    pairs = zip(index, operand.shape, result.shape, strict=True)
+    return tuple(constant(0) if n == 1 and m != 1 else i for i, n, m in pairs)
+
+
+def _elementwise(op: Op, args: tuple[Expr, ...], dtype: str) -> Expr:
+    if op.opcode == "clamp":
+        low, x, high = args
+        return Apply("min", (Apply("max", (x, low), dtype), high), dtype)
+    if op.opcode == "select_n" and (len(args) != 3 or args[0].dtype != dtypes.BOOL):
+        raise LoweringError("expected a boolean selection between two cases")
+    if op.opcode == "integer_pow":
+        return Apply(op.opcode, args, dtype, (op.params["y"],))
+    if op.opcode == "round":
+        return Apply(op.opcode, args, dtype, (int(op.params["rounding_method"]),))
+    if op.opcode == "reduce_precision":
+        raise LoweringError("expected no reduced precision")
+    return Apply(op.opcode, args, dtype)
+
+
+def _reduce(low: _Lowering, op: Op, buffer: Buffer) -> None:
+    source = low.graph.types[op.operands[0]]
+    axes = op.params["axes"]
+    iters, index = low._box(buffer.shape)
+    reduced, over = low._reduced(tuple(source.shape[a] for a in axes))
+    kept, gone = iter(index), iter(over)
+    place = tuple(next(gone) if axis in axes else next(kept) for axis in range(source.rank))
+    low.reduction(op, buffer, REDUCTIONS[op.opcode], index, (*iters, *reduced), low.element(op.operands[0], place))
+
+
+def _window(low: _Lowering, op: Op, buffer: Buffer) -> None:
+    source = low.graph.types[op.operands[0]]
+    if any(d != 1 for d in op.params["base_dilation"]):
+        raise LoweringError("expected pooling without base dilation")
+    monoid = WINDOWS[op.opcode]
+    sizes = op.params["window_dimensions"]
+    iters, index = low._box(buffer.shape)
+    reduced, over = low._reduced(tuple(n for n in sizes if n != 1))
+    rest = iter(over)
+    offsets = [next(rest) if n != 1 else constant(0) for n in sizes]
+    place, guard = [], []
+    settings = zip(index, offsets, op.params["window_strides"], op.params["window_dilation"], op.params["padding"], source.shape, strict=True)
+    for i, offset, stride, dilation, (pad, _), extent in settings:
+        at = i * stride + offset * dilation - pad
+        place.append(at)
+        guard += [at, constant(extent - 1) - at]
+    identity = MONOIDS[monoid].identity(buffer.dtype)
+    value = low.guarded(op.operands[0], tuple(place), tuple(guard), identity)
+    low.reduction(op, buffer, monoid, index, (*iters, *reduced), value)
+
+
+def _product(low: _Lowering, op: Op, buffer: Buffer, left: Expr, right: Expr) -> Expr:
+    if buffer.dtype != "float32" or left.dtype != buffer.dtype or right.dtype != buffer.dtype:
+        raise LoweringError("expected a float32 contraction of float32 operands")
+    return Apply("mul", (left, right), buffer.dtype)
+
+
+def _dot_general(low: _Lowering, op: Op, buffer: Buffer) -> None:
+    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = op.params["dimension_numbers"]
+    left, right = (low.graph.types[v] for v in op.operands)
+    iters, index = low._box(buffer.shape)
+    reduced, over = low._reduced(tuple(left.shape[a] for a in lhs_contract))
+    batch = dict(zip(lhs_batch, index, strict=False))
+    batch_right = dict(zip(rhs_batch, index, strict=False))
+    lhs_free = [a for a in range(left.rank) if a not in lhs_contract and a not in lhs_batch]
+    rhs_free = [a for a in range(right.rank) if a not in rhs_contract and a not in rhs_batch]
+    free = index[len(lhs_batch) :]
+    at_left = {**batch, **dict(zip(lhs_contract, over, strict=True)), **dict(zip(lhs_free, free, strict=False))}
+    at_right = {
+        **batch_right,
+        **dict(zip(rhs_contract, over, strict=True)),
+        **dict(zip(rhs_free, free[len(lhs_free) :], strict=True)),
+    }
+    a = low.element(op.operands[0], tuple(at_left[i] for i in range(left.rank)))
+    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
+    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
+
+
+def _convolution(low: _Lowering, op: Op, buffer: Buffer) -> None:
+    p = op.params
+    if p["batch_group_count"] != 1 or any(d != 1 for d in p["lhs_dilation"]):
+        raise LoweringError("expected a convolution without batch groups and input dilation")
+    lhs_spec, rhs_spec, out_spec = p["dimension_numbers"]
+    left, right = (low.graph.types[v] for v in op.operands)
+    iters, index = low._box(buffer.shape)
+    channels, taps = right.shape[rhs_spec[1]], tuple(right.shape[a] for a in rhs_spec[2:])
+    reduced, over = low._reduced((*taps, channels))
+    feature = index[out_spec[1]]
+    per_group = right.shape[rhs_spec[0]] // p["feature_group_count"]
+    channel = feature.floordiv(per_group) * channels + over[-1]
+    at_left = {lhs_spec[0]: index[out_spec[0]], lhs_spec[1]: channel.simplify(low.ranges)}
+    at_right = {rhs_spec[0]: feature, rhs_spec[1]: over[-1]}
+    guard = []
+    for n, (stride, dilation, (pad, _)) in enumerate(zip(p["window_strides"], p["rhs_dilation"], p["padding"], strict=True)):
+        at = index[out_spec[2 + n]] * stride + over[n] * dilation - pad
+        at_left[lhs_spec[2 + n]] = at
+        at_right[rhs_spec[2 + n]] = over[n]
+        guard += [at, constant(left.shape[lhs_spec[2 + n]] - 1) - at]
+    a = low.guarded(op.operands[0], tuple(at_left[i] for i in range(left.rank)), tuple(guard), 0.0)
+    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
+    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
+
+
+_BLOCK_RULES: dict[str, Callable[[_Lowering, Op, Buffer], None]] = {
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(WINDOWS, _window),
+    "dot_general": _dot_general,
+    "conv_general_dilated": _convolution,
+}

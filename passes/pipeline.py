@@ -1,0 +1,20 @@
+"""The default sequence of graph passes, on one screen."""
+
+from __future__ import annotations
+
+from .fold import FoldConstants, MergeEqual, RemoveDead
+from .fold_scale import FoldScales
+from .manager import Pass
+from .simplify import Simplify
+
+GRAPH_PASSES: tuple[Pass, ...] = (
+    RemoveDead(),
+    FoldConstants(),
+    Simplify(),
+    FoldConstants(name="fold-constants-again"),
+    FoldScales(),
+    Simplify(name="simplify-again"),
+    MergeEqual(),
+    RemoveDead(name="remove-dead-again"),
+)
+"""Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice."""

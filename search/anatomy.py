@@ -1,0 +1,116 @@
+"""What a fresh workload is made of, as sketch rules see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.loop import Alloc, Apply, Block, Buffer, Iter, LoopFunc, Read, blocks, buffers, reads, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A workload with a single output, written by one Block.
+
+    Args:
+        root: the Block that writes the output.
+        reductions: Blocks with a monoid, in program order.
+        temporaries: allocated buffers, in the order in which they are computed.
+        found: all buffers by name.
+    """
+
+    root: Block
+    reductions: tuple[Block, ...]
+    temporaries: tuple[str, ...]
+    found: dict[str, Buffer]
+    all_blocks: tuple[Block, ...]
+
+
+def anatomy(func: LoopFunc) -> Anatomy | None:
+    """The parts of a workload, or None if it has several outputs or is scheduled already."""
+    if func.num_outputs != 1:
+        return None
+    if any(not isinstance(s, Block | Alloc) and type(s).__name__ != "Seq" for s in walk(func.body)):
+        return None
+    all_blocks = tuple(blocks(func.body))
+    roots = [b for b in all_blocks if b.write.buffer == func.outputs[0].name]
+    if len(roots) != 1 or roots[0].monoid is not None:
+        return None
+    allocated = {s.buffer.name for s in walk(func.body) if isinstance(s, Alloc)}
+    order = tuple(dict.fromkeys(b.write.buffer for b in all_blocks if b.write.buffer in allocated))
+    return Anatomy(roots[0], tuple(b for b in all_blocks if b.monoid), order, buffers(func), all_blocks)
+
+
+def written_variable(block: Block, axis: int) -> Iter | None:
+    """The iterator that a Block writes along an axis, if it is exactly one."""
+    name = block.write.index[axis].single_variable()
+    return block.iterator(name) if name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A reduction of products: the operand that runs along the vector axis, and the one that is broadcast.
+
+    Args:
+        update: the Block.
+        vector: iterator of the last axis written.
+        tile: innermost data iterator that the panel operand does not depend on, or None (a matrix-vector product).
+        outer: the other data iterators, outermost first.
+        reduce: the reduce iterators.
+        panel: read of the operand that depends on ``vector`` but not on ``tile`` (weights).
+        other: read of the other operand.
+        by_channel: whether the other operand depends on ``vector`` as well (depthwise).
+    """
+
+    update: Block
+    vector: Iter
+    tile: Iter | None
+    outer: tuple[Iter, ...]
+    reduce: tuple[Iter, ...]
+    panel: Read
+    other: Read
+    by_channel: bool
+
+
+def product(update: Block) -> Product | None:
+    """Match a sum of products; None if the Block is something else."""
+    if update.monoid != "sum" or not isinstance(update.value, Apply) or update.value.op != "mul":
+        return None
+    operands = [a for a in update.value.args if isinstance(a, Read)]
+    if len(operands) != 2 or not update.write.index:
+        return None
+    vector = written_variable(update, len(update.write.index) - 1)
+    if vector is None:
+        return None
+    data = [i for i in update.iters if i.kind == "data" and i is not vector]
+    best: Product | None = None
+    for panel, other in (operands, operands[::-1]):
+        in_panel = _variables(panel)
+        if vector.name not in in_panel:
+            continue
+        free = [i for i in data if i.name not in in_panel]
+        tile = free[-1] if free else None
+        rest = tuple(i for i in data if i is not tile)
+        reduce = tuple(i for i in update.iters if i.kind == "reduce")
+        candidate = Product(
+            update, vector, tile, rest, reduce, panel, other, vector.name in _variables(other)
+        )
+        if best is None or (best.tile is None and tile is not None):
+            best = candidate
+    return best
+
+
+def _variables(read: Read) -> frozenset[str]:
+    return frozenset().union(*(e.variables() for e in read.index))
+
+
+def axis_of(read: Read, name: str) -> int | None:
+    """The axis of a read whose index is exactly that variable, if it occurs nowhere else."""
+    where = [n for n, e in enumerate(read.index) if name in e.variables()]
+    if len(where) != 1 or read.index[where[0]].single_variable() != name:
+        return None
+    return where[0]
+
+
+def has_guards(block: Block) -> bool:
+    """Whether anything the Block reads is padded."""
+    return any(r.guard for r in reads(block.value))

@@ -1,0 +1,41 @@
+"""Options and fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long form of sampled tests")
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing with them")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(0)
+
+
+class Golden:
+    """Compares a text with a file beside the test, or refreshes the file under `--update-golden`."""
+
+    def __init__(self, folder: Path, update: bool) -> None:
+        self._folder = folder
+        self._update = update
+
+    def check(self, name: str, text: str) -> None:
+        """Fails with the difference if `text` is not what the file `golden/<name>.txt` holds."""
+        path = self._folder / f"{name}.txt"
+        if self._update:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"no golden file {path.name}: run pytest with --update-golden"
+        assert text == path.read_text()
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(Path(request.path).parent / "golden", request.config.getoption("--update-golden"))
