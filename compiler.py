@@ -19,6 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters import mlir
 
 from .backends.jax_call import call
 from .frontends.avals import type_of
@@ -247,7 +248,7 @@ class Compiled(Generic[P, R]):
         closed, shape = self._make_jaxpr(args, kwargs)
         leaves = jax.tree.leaves(self._dynamic(args, kwargs))
         structure = jax.tree.structure(shape)
-        if not all(_is_array(var.aval) for var in (*closed.jaxpr.invars, *closed.jaxpr.constvars)):
+        if mlir.lowerable_effects.filter_not_in(closed.effects):  # it uses references that can be written to
             return jax.tree.unflatten(structure, jaxpr_as_fun(closed)(*leaves))
         traced = [isinstance(value, jax.core.Tracer) for value in closed.consts]
         closed, hoisted = _hoist(closed, traced)

@@ -1,7 +1,8 @@
-"""Accuracy and speed of the vector math: ``python -m tilewright.bench.vecmath``."""
+"""Accuracy and speed of the vector math: ``python -m tilewright.bench.vecmath [--full] [functions]``."""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +15,17 @@ import scipy.special
 from ..backends.llvm import link, toolchain
 from ..backends.llvm.builder import Builder, vtype
 from ..backends.llvm.vecmath import emit
-from ..ir.dtypes import to_numpy
+from ..ir.dtypes import itemsize, to_numpy
 
-AVX2 = "+avx2,+fma,+f16c"
-AVX512 = AVX2 + ",+avx512f,+avx512vl,+avx512bw,+avx512dq"
-NO_AVX512 = ",-avx512f,-avx512vl,-avx512bw,-avx512dq"
-_FLUSH_DENORMALS = 0x9FC0
+AVX2 = "+sse4.1,+avx,+avx2,+fma,+f16c,-avx512f,-avx512vl,-avx512bw,-avx512dq"
+AVX512 = "+sse4.1,+avx,+avx2,+fma,+f16c,+avx512f,+avx512vl,+avx512bw,+avx512dq"
+CONFIGURATIONS = {"avx512": (AVX512, 16), "avx2": (AVX2, 8), "scalar": (AVX2, 0)}
+"""Feature string and float32 lanes."""
+
+_FLUSH_DENORMALS = 0x9FC0  # MXCSR: exceptions masked, FTZ and DAZ
+_SMALLEST_NORMAL = 2.0**-126
 _INNER = 100
-
-
+_CHUNK = 1 << 22
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
@@ -49,6 +52,26 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
 }
 """The functions of one float32 argument, to be called with float64."""
+
+MAX_ULP: dict[str, float] = {
+    "atan": 1.4,
+    "cbrt": 1.0,
+    "cos": 1.7,
+    "erf": 1.5,
+    "erfc": 2.3,
+    "exp": 1.0,
+    "exp2": 1.0,
+    "expm1": 1.6,
+    "log": 1.0,
+    "log1p": 1.0,
+    "logistic": 1.7,
+    "rsqrt": 1.5,
+    "sin": 1.7,
+    "sqrt": 0.5,
+    "tan": 0.6,
+    "tanh": 1.9,
+}
+"""Bounds of the error in units in the last place, over all float32 arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +104,7 @@ def elementwise(
     name: str,
     dtype: str,
     lanes: int,
-    features: str = AVX512,
+    features: str,
     result: str = "",
     arity: int = 1,
     params: tuple[int | str, ...] = (),
@@ -114,9 +137,9 @@ def elementwise(
     b.br("body")
     b.label("body")
     i = b.phi("i64", "0", "repeat")
-    align = 1 if dtype == "bool" else to_numpy(dtype).itemsize
-    args = [b.load(t, b.gep(t.scalar.memory, p, i), align) for p in pointers[:-1]]
-    b.store(r, emit(b, name, t, args, params), b.gep(r.scalar.memory, pointers[-1], i), to_numpy(r.dtype).itemsize)
+    args = [b.load(t, b.gep(t.scalar.memory, p, i), itemsize(dtype)) for p in pointers[:-1]]
+    value = emit(b, name, t, args, params, r)
+    b.store(r, value, b.gep(r.scalar.memory, pointers[-1], i), itemsize(r.dtype))
     following = b.op("add", index, i, str(max(lanes, 1)))
     b.add_incoming(i, following, b.block)
     b.cond_br(b.compare("lt", index, following, "%n"), "body", "again")
@@ -158,3 +181,71 @@ def nanoseconds(loop: Loop, args: Sequence[np.ndarray], repeats: int = 30) -> fl
         loop.run(buffers, size, _INNER)
         best = min(best, (time.perf_counter_ns() - start) / _INNER)
     return best / (size / max(loop.lanes, 1))
+
+
+def flushed(x: np.ndarray) -> np.ndarray:
+    """``x`` with denormals of float32 replaced by zero."""
+    return np.where(np.abs(x) < _SMALLEST_NORMAL, np.copysign(x.dtype.type(0), x), x)
+
+
+def worst(name: str, configuration: str, bits: np.ndarray, flush: bool = False) -> tuple[float, float]:
+    """Largest error of a float32 function and the argument where it is.
+
+    Args:
+        name: A function of `REFERENCES`.
+        configuration: A key of `CONFIGURATIONS`.
+        bits: The arguments as uint32.
+        flush: Run with denormals flushed; then denormal arguments and results are zero.
+    """
+    features, lanes = CONFIGURATIONS[configuration]
+    x = bits.view(np.float32)
+    x = flushed(x) if flush else x
+    with np.errstate(all="ignore"):
+        exact = REFERENCES[name](x.astype(np.float64))
+    got = elementwise(name, "float32", lanes, features, flush=flush)(x)
+    if flush:
+        # The least normal number may be rounded up to or flushed.
+        edge = np.abs(exact) <= _SMALLEST_NORMAL * (1 + 2.0**-20)
+        got, exact = np.where(edge, flushed(got), got), flushed(exact)
+        exact = np.where(edge & (got == 0), 0.0, exact)
+    error = ulp_error(got, exact)
+    at = int(np.argmax(error))
+    return float(error[at]), float(x[at])
+
+
+def stratified(count: int, seed: int = 0) -> np.ndarray:
+    """One random bit pattern out of each of ``count`` equal parts of all float32 numbers."""
+    step = 2**32 // count
+    offsets = np.random.default_rng(seed).integers(0, step, count, dtype=np.uint64)
+    return (np.arange(count, dtype=np.uint64) * step + offsets).astype(np.uint32)
+
+
+def _all_bits() -> Sequence[range]:
+    return [range(start, start + _CHUNK) for start in range(0, 2**32, _CHUNK)]
+
+
+def _worst_of_all(name: str) -> tuple[float, float]:
+    """The largest error over all 2**32 arguments, in chunks."""
+    return max(worst(name, "avx512", np.arange(part.start, part.stop, dtype=np.uint32)) for part in _all_bits())
+
+
+def main() -> None:
+    """Print error and time of each function."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="all 2**32 arguments (minutes per function)")
+    parser.add_argument("names", nargs="*", default=sorted(REFERENCES), help="functions, all by default")
+    arguments = parser.parse_args()
+    sample = stratified(1 << 22)
+    values = np.random.default_rng(0).uniform(0.1, 4.0, 2048).astype(np.float32)
+    print(f"{'function':10} {'max ULP':>8} {'at':>14}   " + "  ".join(f"ns/{name}" for name in CONFIGURATIONS))
+    for name in arguments.names:
+        error, at = _worst_of_all(name) if arguments.full else worst(name, "avx512", sample)
+        times = [
+            nanoseconds(elementwise(name, "float32", lanes, features), [values])
+            for features, lanes in CONFIGURATIONS.values()
+        ]
+        print(f"{name:10} {error:8.3f} {at:14.6g}   " + "  ".join(f"{t:9.2f}" for t in times), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -38,6 +38,7 @@ _DIALECTS = ("sqlite", "postgresql")
 
 metadata = MetaData()
 meta_table = Table("tilewright_meta", metadata, Column("key", String, primary_key=True), Column("value", String))
+# Texts are kept once, under a digest that is computed here: what a record claims is not believed.
 workload_table = Table(
     "workloads", metadata, Column("digest", String, primary_key=True), Column("text", Text, nullable=False)
 )
@@ -46,7 +47,8 @@ record_table = Table(
     "records",
     metadata,
     Column("id", String, primary_key=True),
-    Column("workload_digest", String, ForeignKey("workloads.digest"), nullable=False),
+    Column("text_digest", String, ForeignKey("workloads.digest"), nullable=False),
+    Column("workload_digest", String, nullable=False),
     Column("target", String, nullable=False),
     Column("backend", String, nullable=False),
     Column("schedule_version", Integer, nullable=False),
@@ -94,7 +96,7 @@ def open_engine(path_or_url: str | os.PathLike[str] | None) -> Engine:
         raise DatabaseError(f"expected a database of {', '.join(_DIALECTS)}, found {url.get_backend_name()!r}")
     name = describe(url)
     if url.get_backend_name() == "sqlite":
-        _check_file(url.database)
+        check_file(url.database)
     with translated(name):
         engine = _create(url)
         try:
@@ -165,8 +167,12 @@ def _url(path_or_url: str | os.PathLike[str] | None) -> URL:
     return URL.create("sqlite", database=text)
 
 
-def _check_file(name: str | None) -> None:
-    """Refuse what can be seen not to be ours before the storage touches it."""
+def check_file(name: str | None) -> None:
+    """Refuse what can be seen not to be ours before the storage touches it; a file may also be missing.
+
+    Raises:
+        DatabaseError: what was found instead, and what to do.
+    """
     if name in (None, "", ":memory:"):
         return
     path = Path(name)

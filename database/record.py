@@ -1,6 +1,6 @@
 """Records of the tuning database: what was measured, and what was decided for a whole function.
 
-Records are plain data: traces and partitions are kept as JSON text that is checked to be JSON and never interpreted here.
+Records are plain data: traces and partitions are JSON text, checked to be JSON and never interpreted here.
 A record's id is a digest of its contents, so copying a record twice changes nothing and a damaged one is noticed.
 """
 
@@ -113,8 +113,10 @@ class TuningRecord(_Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.status == "ok") != bool(self.latencies_s):
-            raise ValueError(f"expected latencies exactly if the status is ok, found {self.status} with "
-                             f"{len(self.latencies_s)} of them")
+            raise ValueError(
+                f"expected latencies exactly if the status is ok, found {self.status} with "
+                f"{len(self.latencies_s)} of them"
+            )
         if (self.features is None) != (self.feature_version is None):
             raise ValueError("expected features and feature_version together")
         return self

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from statistics import median
 from typing import Any, TypeVar
 
@@ -178,11 +179,10 @@ class Database:
             rows = connection.execute(query).all()
         found: list[TuningRecord] = []
         for ids in _ranked([tuple(row) for row in rows]):
-            record = next((record for id_ in ids if (record := self.get(id_)) is not None), None)
-            if isinstance(record, TuningRecord) and len(found) < count:
-                found.append(record)
             if len(found) >= count:
                 break
+            valid = (record for id_ in ids if isinstance(record := self.get(id_), TuningRecord))
+            found += islice(valid, 1)
         return found
 
     def best_traces(self, key: TaskKey, count: int) -> list[tuple[str, float]]:
@@ -238,7 +238,7 @@ class Database:
         )
         with translated(self.name), self._engine.connect() as connection:
             rows = connection.execute(query.order_by(plan_table.c.created_at.desc())).mappings().all()
-        records = (self._decode(PlanRecord, row) for row in rows)
+        records = (self._decode(PlanRecord, dict(row)) for row in rows)
         return next((record for record in records if record is not None), None)
 
     def get(self, id_: str) -> TuningRecord | PlanRecord | None:
@@ -248,8 +248,8 @@ class Database:
             row = connection.execute(query.where(record_table.c.id == id_)).mappings().first()
             plan = connection.execute(select(plan_table).where(plan_table.c.id == id_)).mappings().first()
         if row is not None:
-            return self._decode(TuningRecord, row)
-        return self._decode(PlanRecord, plan) if plan is not None else None
+            return self._decode(TuningRecord, dict(row))
+        return self._decode(PlanRecord, dict(plan)) if plan is not None else None
 
     def counts(self) -> dict[str, int]:
         """Number of rows: ``records``, ``plans`` and ``workloads``, invalid ones included."""
@@ -307,7 +307,7 @@ class Database:
             page = query.where(table.c.id > last).order_by(table.c.id).limit(_PAGE_ROWS)
             with translated(self.name), self._engine.connect() as connection:
                 rows = connection.execute(page).mappings().all()
-            yield from rows
+            yield from map(dict, rows)
             if len(rows) < _PAGE_ROWS:
                 return
             last = rows[-1]["id"]
@@ -347,7 +347,8 @@ def columns(record: TuningRecord | PlanRecord) -> dict[str, Any]:
     own = {name: getattr(record, name) for name in names if hasattr(record, name)}
     own |= {"body": json.dumps(body, sort_keys=True), "created_at": body["created_at"]}
     if isinstance(record, TuningRecord):
-        own["trace_digest"] = hashlib.blake2b(record.trace.encode(), digest_size=16).hexdigest()
+        own["trace_digest"] = _digest(record.trace)
+        own["text_digest"] = _digest(record.workload_text)
         own["median_s"] = record.median_s if record.latencies_s else None
     return own
 
@@ -381,8 +382,9 @@ def _insert(connection: Connection, record: TuningRecord | PlanRecord) -> bool:
     """Insert a record unless it is there; whether it was new."""
     if isinstance(record, PlanRecord):
         return _insert_new(connection, plan_table, columns(record))
-    _insert_new(connection, workload_table, {"digest": record.workload_digest, "text": record.workload_text})
-    return _insert_new(connection, record_table, columns(record))
+    row = columns(record)
+    _insert_new(connection, workload_table, {"digest": row["text_digest"], "text": record.workload_text})
+    return _insert_new(connection, record_table, row)
 
 
 def _insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
@@ -405,6 +407,10 @@ def _ranked(rows: Sequence[tuple[str, str, str, float | None]]) -> list[list[str
 def _typical_first(runs: list[tuple[float, str]]) -> list[tuple[float, str]]:
     middle = median(seconds for seconds, _ in runs)
     return sorted(runs, key=lambda run: (abs(run[0] - middle), run))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -212,4 +212,4 @@ def _literal(value: float | int | bool, dtype: str) -> str:
     """A number in the one spelling that its element type has."""
     if dtype == dtypes.BOOL:
         return "true" if value else "false"
-    return repr(int(value)) if dtypes.is_integer(dtype) else repr(float(value))
+    return repr(int(value)) if dtypes.is_integer(dtype) and float(value).is_integer() else repr(float(value))

@@ -332,6 +332,8 @@ def reductions(p: Program) -> Iterator[Fault]:
 def distinct_elements(p: Program) -> Iterator[Fault]:
     """A Block writes a different element for each value of its data iterators, the same one along reduce iterators."""
     for site, block in p.blocks():
+        if any(it.extent == 0 for it in block.iters):
+            continue
         written = {n for e in block.write.index for n in e.variables()}
         for it in block.iters:
             if it.kind == "data" and it.extent > 1 and it.name not in written:

@@ -95,13 +95,7 @@ class _Grouping:
         self.region_of[index] = index
         merged = True
         while merged:
-            merged = False
-            for other in self._feeding(index):
-                both = self._union(self.regions[other], self.regions[index])
-                if both is not None:
-                    self._merge(other, index, both)
-                    merged = True
-                    break
+            merged = self._merge_rows(index) or any(self._merge_one(other, index) for other in self._feeding(index))
 
     def _kind(self, op: Op) -> Kind | None:
         if op.opaque or op.effects or len(op.results) != 1:
@@ -149,11 +143,57 @@ class _Grouping:
                     found.add(self.region_of[producer])
         return sorted(found, key=lambda r: -self.regions[r].members[-1])
 
-    def _merge(self, other: int, index: int, both: Region) -> None:
-        del self.regions[other]
+    def _merge(self, others: list[int], index: int, both: Region) -> None:
+        for other in others:
+            del self.regions[other]
         self.regions[index] = both
         for member in both.members:
             self.region_of[member] = index
+
+    def _merge_one(self, other: int, index: int) -> bool:
+        both = self._union(self.regions[other], self.regions[index])
+        if both is None:
+            return False
+        self._merge([other], index, both)
+        return True
+
+    def _merge_rows(self, index: int) -> bool:
+        """Merge all at once what only together has one result: a normalisation reads its mean twice."""
+        found = self._row_family(index)
+        if len(found) < 2:
+            return False
+        members = tuple(sorted(m for n in (*found, index) for m in self.regions[n].members))
+        if self._escaping(members) != 1 or not self._convex(members):
+            return False
+        rows = next(self.regions[n] for n in (*found, index) if self.regions[n].kind == "rows")
+        self._merge(list(found), index, replace(rows, members=members))
+        return True
+
+    def _row_family(self, index: int) -> tuple[int, ...]:
+        """Regions above one that reduce, rescale or move the same rows, itself excluded; empty without a reduction."""
+        family: dict[int, None] = {index: None}
+        shape: tuple[tuple[int, ...], int] | None = None
+        waiting = [index]
+        while waiting:
+            region = self.regions[waiting.pop(0)]
+            if region.kind == "rows":
+                shape = shape or (region.full, region.rows)
+            for other in self._feeding(region.members[-1]):
+                if other not in family and self._of_rows(self.regions[other], shape):
+                    family[other] = None
+                    waiting.append(other)
+        if shape is None or not all(self._of_rows(self.regions[n], shape) for n in family):
+            return ()
+        return tuple(n for n in family if n != index)
+
+    def _of_rows(self, region: Region, shape: tuple[tuple[int, ...], int] | None) -> bool:
+        if region.kind == "rows":
+            return shape is None or shape == (region.full, region.rows)
+        if region.kind not in ("alias", "view", "elementwise"):
+            return False
+        if region.kind == "view" and not self._broadcasts(region):
+            return False
+        return shape is None or region.full in (shape[0], shape[0][: shape[1]])
 
     # ---- what may merge
 

@@ -233,6 +233,23 @@ def _slice_of_slice(op: Op, r: Rewriter) -> int | None:
     return r.add1("slice", inner.operands[0], start_indices=starts, limit_indices=stops, strides=strides)
 
 
+def _pad_into_convolution(op: Op, r: Rewriter) -> int | None:
+    """Zeros around an image are padding of the convolution that reads it."""
+    inner = r.producer(op.operands[0])
+    if inner is None or inner.opcode != "pad" or scalar(inner.operands[1], r) != 0:
+        return None
+    config, layout = inner.params["padding_config"], op.params["dimension_numbers"][0]
+    plain = all(low >= 0 and high >= 0 and step == 0 for low, high, step in config)
+    if not plain or any(config[axis] != (0, 0, 0) for axis in layout[:2]) or set(op.params["lhs_dilation"]) - {1}:
+        return None
+    padding = tuple(
+        (low + config[axis][0], high + config[axis][1])
+        for axis, (low, high) in zip(layout[2:], op.params["padding"], strict=True)
+    )
+    operands = (inner.operands[0], op.operands[1])
+    return r.builder.add(op.opcode, operands, {**op.params, "padding": padding}, op.types)[0]
+
+
 def _scalar_operand(op: Op, r: Rewriter) -> int | None:
     """An elementwise operation takes a scalar as it is: the broadcast that spread it goes."""
     for index in (0, 1):
@@ -304,6 +321,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_broadcast_of_broadcast, "broadcast_in_dim"),
     _rule(_broadcast_of_unit_axes, "broadcast_in_dim"),
     _rule(_slice_of_slice, "slice"),
+    _rule(_pad_into_convolution, "conv_general_dilated"),
     _rule(_scalar_operand, *_SPREADABLE),
     _rule(_constant_operand, *_SPREADABLE),
     _rule(_spread_late, *_SPREADABLE, *UNARY),

@@ -74,8 +74,7 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
         return None
     axis = axis_of(match.panel, match.vector.name)
     constant = parts.found[match.panel.buffer].scope == "constant"
-    contiguous = axis == len(match.panel.index) - 1
-    if axis is None or not (constant or contiguous):
+    if axis is None or (match.panel.guard and not constant):
         return None
     rows = match.tile.extent if match.tile else 1
     steps = 1
@@ -107,11 +106,22 @@ def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str
     rows = match.tile.extent
     for it in match.outer:
         rows *= it.extent
+    panels = _trips(match.vector, width)
+    few = panels < MIN_CHUNKS_PER_THREAD * target.threads and _ragged(match, tile[0], width)
+    if few and rows >= tile[0] * MIN_CHUNKS_PER_THREAD * target.threads:
+        return "rows"
     panel_bytes = 4 * steps * match.vector.extent
     row_bytes = 4 * rows * match.reduce[-1].extent
-    panels_outer = row_bytes * _trips(match.vector, width) * _level(row_bytes // target.threads, target) + panel_bytes
+    panels_outer = row_bytes * panels * _level(row_bytes // target.threads, target) + panel_bytes
     rows_outer = panel_bytes * -(-rows // tile[0]) * _level(panel_bytes, target) + row_bytes
     return "panels" if panels_outer <= rows_outer else "rows"
+
+
+def _ragged(match: Product, rows: int, width: int) -> bool:
+    """Whether the loop over panels can't be fused with the next one for more parallel iterations."""
+    first_free = next((i for i in match.outer), None)
+    cut = match.tile is not None and first_free is None and match.tile.extent % rows != 0
+    return match.vector.extent % width != 0 or cut
 
 
 def _level(size: int, target: Target) -> float:
@@ -131,14 +141,18 @@ def _contraction_trace(
     width = min(vectors * lanes, match.vector.extent)
     root, update = parts.root.name, match.update.name
     steps: list[Step] = []
+    panel_width = -(-width // lanes) * lanes
     if constant:
-        panel = -(-width // lanes) * lanes
-        steps.append(Step("pack", match.panel.buffer, (axis, panel if width > lanes or panel == width else width)))
-    loops = _contraction_loops(match, rows, width, str(decisions["order"]))
+        steps.append(Step("pack", match.panel.buffer, (axis, panel_width)))
+    strided = axis != len(match.panel.index) - 1
+    copied = not constant and (strided or (match.tile is not None and match.tile.extent >= 4 * rows))
+    loops = _contraction_loops(match, rows, width, "panels" if copied else str(decisions["order"]))
     for it, factor in loops:
         steps.append(Step("split", root, (it.name, factor)))
     inner = f"{root}.{loops[-1][0].name}"
     steps += _tile_at(parts, inner, match.vector.name)
+    if copied:
+        steps += _copied_panel(match.panel.buffer, f"{root}.{match.vector.name}", axis, panel_width)
     for it in match.reduce[:-1]:
         steps.append(Step("split", update, (it.name, 1)))
     steps.append(Step("split", update, (match.reduce[-1].name, int(decisions["unroll"]))))
@@ -147,6 +161,16 @@ def _contraction_trace(
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
     return (*steps, *_edges(match.update, match.tile, rows, root, used, list(match.reduce)))
+
+
+def _copied_panel(buffer: str, loop: str, axis: int, width: int) -> list[Step]:
+    """Copy a panel of an operand that is not contiguous along the vector axis, laid out like a packed constant."""
+    copy = f"{buffer}.copy"
+    return [
+        Step("cache_read", buffer, (loop,)),
+        Step("pack", f"{buffer}.c", (axis, width)),
+        Step("vectorize", copy, (f"{copy}{axis}",)),
+    ]
 
 
 def _contraction_loops(match: Product, rows: int, width: int, order: str) -> list[tuple[Iter, int]]:

@@ -225,8 +225,8 @@ class Builder:
         """``-a``: flips the sign bit, of NaN and zero as well."""
         return self.value(f"fneg {t.text} {a}")
 
-    def intrinsic(self, name: str, t: VType, *args: str) -> str:
-        """``llvm.<name>`` with operands and result all of type ``t`` (``fma``, ``rint``, ``maximum``, ``ctpop``, ...)."""
+    def intrinsic(self, name: str, t: VType, *args: str, flags: str = "") -> str:
+        """``llvm.<name>`` with operands and result of type ``t`` (``fma``, ``maximum``, ``ctpop``, ...), ``flags`` as in `op`."""
         self._count = n = self._count + 1
         text = t.text
         full = f"llvm.{name}.{t.suffix}"
@@ -235,7 +235,8 @@ class Builder:
             types = ", ".join([text] * len(args) + ["i1"] * flag)
             self._declares[full] = f"declare {text} @{full}({types})"
         operands = f", {text} ".join(args)
-        self._lines.append(f"%v{n} = call {text} @{full}({text} {operands}{', i1 false' if flag else ''})")
+        call = f"call {flags}" if flags else "call"
+        self._lines.append(f"%v{n} = {call} {text} @{full}({text} {operands}{', i1 false' if flag else ''})")
         return f"%v{n}"
 
     def call(self, name: str, result: str, args: Sequence[tuple[str, str]]) -> str:

@@ -1,78 +1,90 @@
 """Elementwise functions as LLVM IR: which exist for which element types, and their emission.
 
 Functions are named as in ``jax.lax`` and agree with it in special values (NaN, infinities, zeros, integer overflow).
-LLVM's own intrinsics for them become calls of scalar library functions, so they are polynomials here: straight-line
-code without calls, tables or branches, for scalars and vectors of any length. Errors are measured by
-``tilewright.bench.vecmath`` and bounded by tests.
+LLVM's own intrinsics for most of them become calls of scalar library functions, so they are polynomials here:
+straight-line code without calls or branches, for scalars and vectors of any length. ``tilewright.bench.vecmath`` measures
+error and speed. They need fused multiply-add in hardware.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
-from ...ir.dtypes import BOOL, FLOATS, INTEGERS, itemsize
-from . import vecmath_basic as basic
+from ...ir.dtypes import BOOL, FLOATS, INTEGERS
+from . import vecmath_erf, vecmath_exp, vecmath_log, vecmath_pow, vecmath_rem, vecmath_trig
 from .builder import Builder, VType
+from .vecmath_basic import BOOLEAN, FLOAT, INTEGER, Emitter, Params, bitcast, convert
 from .vecmath_core import Ops
-from .vecmath_erf import erf, erfc
-from .vecmath_exp import exp, exp2, expm1, logistic, tanh
-from .vecmath_log import log, log1p
-from .vecmath_pow import cbrt, pow, rsqrt
-from .vecmath_rem import rem
-from .vecmath_trig import atan, atan2, cos, sin, tan
 
-_FLOAT32: dict[str, Callable[..., str]] = {
-    "atan": atan,
-    "atan2": atan2,
-    "cbrt": cbrt,
-    "cos": cos,
-    "erf": erf,
-    "erfc": erfc,
-    "exp": exp,
-    "exp2": exp2,
-    "expm1": expm1,
-    "log": log,
-    "log1p": log1p,
-    "logistic": logistic,
-    "pow": pow,
-    "rem": rem,
-    "rsqrt": rsqrt,
-    "sin": sin,
-    "tan": tan,
-    "tanh": tanh,
+_FLOAT32: Mapping[str, Callable[..., str]] = {
+    "atan": vecmath_trig.atan,
+    "atan2": vecmath_trig.atan2,
+    "cbrt": vecmath_pow.cbrt,
+    "cos": vecmath_trig.cos,
+    "erf": vecmath_erf.erf,
+    "erfc": vecmath_erf.erfc,
+    "exp": vecmath_exp.exp,
+    "exp2": vecmath_exp.exp2,
+    "expm1": vecmath_exp.expm1,
+    "log": vecmath_log.log,
+    "log1p": vecmath_log.log1p,
+    "logistic": vecmath_exp.logistic,
+    "pow": vecmath_pow.pow,
+    "rem": vecmath_rem.rem,
+    "rsqrt": vecmath_pow.rsqrt,
+    "sin": vecmath_trig.sin,
+    "tan": vecmath_trig.tan,
+    "tanh": vecmath_exp.tanh,
 }
-# Computed in float32 and rounded.
-_NARROW = frozenset({"float16", "bfloat16"})
+_CONVERSIONS = {"convert_element_type": convert, "bitcast_convert_type": bitcast}
+
+
+def _approximation(function: Callable[..., str]) -> Emitter:
+    """A function written for float32, on narrower floats too."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        if t.dtype == "float32":
+            return function(Ops(b, t), *args)
+        wide = t.with_dtype("float32")
+        result = function(Ops(b, wide), *(b.cast("fpext", x, t, wide) for x in args))
+        return b.cast("fptrunc", result, wide, t)
+
+    return emit
+
+
+def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    low, x, high = args
+    return _EMITTERS["min", t.dtype](b, t, (_EMITTERS["max", t.dtype](b, t, (x, low), ()), high), ())
+
+
+def _emitters() -> dict[tuple[str, str], Emitter]:
+    table: dict[tuple[str, str], Emitter] = {}
+    for dtypes, emitters in ((FLOATS, FLOAT), (INTEGERS, INTEGER), ((BOOL,), BOOLEAN)):
+        for dtype in dtypes:
+            table |= {(name, dtype): emitter for name, emitter in emitters.items()} | {("clamp", dtype): _clamp}
+    for name, function in _FLOAT32.items():
+        table |= {(name, dtype): _approximation(function) for dtype in ("float32", "float16", "bfloat16")}
+    return table
+
+
+_EMITTERS = _emitters()
 
 
 def _supported() -> dict[str, frozenset[str]]:
-    table: dict[str, set[str]] = {}
-
-    def add(names: Sequence[str], dtypes: Sequence[str]) -> None:
-        for name in names:
-            table.setdefault(name, set()).update(dtypes)
-
-    add(basic.FLOAT_NAMES, FLOATS)
-    add(basic.INTEGER_NAMES, INTEGERS)
-    add(basic.BOOL_NAMES, (BOOL,))
-    add(basic.ANY_NAMES, (*FLOATS, *INTEGERS, BOOL))
-    add(("clamp",), (*FLOATS, *INTEGERS, BOOL))
-    add(("bitcast_convert_type",), (*FLOATS, *INTEGERS))
-    add(tuple(_FLOAT32), ("float32", *_NARROW))
-    return {name: frozenset(dtypes) for name, dtypes in table.items()}
+    numbers = frozenset((*FLOATS, *INTEGERS))
+    table: dict[str, frozenset[str]] = {"convert_element_type": numbers | {BOOL}, "bitcast_convert_type": numbers}
+    for name, dtype in _EMITTERS:
+        table[name] = table.get(name, frozenset()) | {dtype}
+    return table
 
 
-SUPPORTED: Mapping[str, frozenset[str]] = _supported()
+SUPPORTED: Mapping[str, frozenset[str]] = MappingProxyType(_supported())
 """Element types of the operands that `emit` takes, by function."""
 
 
 def emit(
-    b: Builder,
-    name: str,
-    t: VType,
-    args: Sequence[str],
-    params: Sequence[int | str] = (),
-    result: VType | None = None,
+    b: Builder, name: str, t: VType, args: Sequence[str], params: Params = (), result: VType | None = None
 ) -> str:
     """Emit an elementwise function.
 
@@ -90,45 +102,12 @@ def emit(
     Raises:
         ValueError: the function does not exist for this element type, see `SUPPORTED`.
     """
-    if t.dtype not in SUPPORTED.get(name, ()):
+    emitter = _EMITTERS.get((name, t.dtype))
+    if emitter is not None:
+        return emitter(b, t, args, params)
+    conversion = _CONVERSIONS.get(name)
+    if conversion is None or t.dtype not in SUPPORTED[name]:
         raise ValueError(f"expected a supported elementwise function, found {name} of {t.dtype}")
-    operands = tuple(args)
-    if name in basic.ANY_NAMES or name == "bitcast_convert_type":
-        return _any(b, name, t, operands, result)
-    if name == "clamp":
-        low, x, high = operands
-        return emit(b, "min", t, (emit(b, "max", t, (low, x)), high))
-    if name in _FLOAT32 and t.is_float:
-        return _approximated(b, name, t, operands)
-    if t.is_float:
-        return basic.floating(b, name, t, operands, tuple(params))
-    if t.dtype == BOOL:
-        return basic.boolean(b, name, t, operands)
-    return basic.integer(b, name, t, operands, tuple(params))
-
-
-def _any(b: Builder, name: str, t: VType, args: tuple[str, ...], result: VType | None) -> str:
-    """Functions that exist for every element type."""
-    if name == "copy":
-        return args[0]
-    if name == "select_n":
-        condition, if_false, if_true = args
-        return b.select(t, condition, if_true, if_false)
-    if name in basic.COMPARISONS:
-        return b.compare(name, t, *args)
     if result is None:
-        raise ValueError(f"expected the type of the result for {name}")
-    if name == "convert_element_type":
-        return basic.convert(b, args[0], t, result)
-    if itemsize(result.dtype) != itemsize(t.dtype):
-        raise ValueError(f"expected types of one size for {name}, found {t.dtype} and {result.dtype}")
-    return args[0] if result.text == t.text else b.cast("bitcast", args[0], t, result)
-
-
-def _approximated(b: Builder, name: str, t: VType, args: tuple[str, ...]) -> str:
-    """A function written for float32, on narrower types too."""
-    if t.dtype not in _NARROW:
-        return _FLOAT32[name](Ops(b, t), *args)
-    wide = t.with_dtype("float32")
-    value = _FLOAT32[name](Ops(b, wide), *(b.cast("fpext", x, t, wide) for x in args))
-    return b.cast("fptrunc", value, wide, t)
+        raise ValueError(f"expected the type of the result for {name}, found none")
+    return conversion(b, args[0], t, result)

@@ -1,87 +1,205 @@
 """Elementwise operations that need no approximation: arithmetic, comparisons, bits and conversions.
 
 Where hardware and ``jax.lax`` differ, ``lax`` decides: integer division by zero gives -1 and its remainder the dividend,
-shifts by too much give 0 (or the sign), conversions of floats to integers saturate and make zero of NaN.
+shifts by too much give 0 (or the sign), conversions of floats to integers saturate and make zero of NaN. Only the sign
+of a zero that is the maximum or minimum of two zeros is left open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 from ...ir.dtypes import SIGNED, itemsize
 from .builder import Builder, VType
 
-_FLOAT_OPCODE = {"add": "fadd", "add_any": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_FLOAT_INTRINSIC = {"floor": "floor", "ceil": "ceil", "sqrt": "sqrt", "abs": "fabs", "max": "maximum", "min": "minimum"}
-_INTEGER_OPCODE = {"add": "add", "add_any": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
-_INTEGER_INTRINSIC = {"population_count": "ctpop", "clz": "ctlz"}
-_BOOL_OPCODE = {"and": "and", "or": "or", "xor": "xor", "max": "or", "min": "and"}
-_SHIFT = {"shift_left": "shl", "shift_right_logical": "lshr", "shift_right_arithmetic": "ashr"}
+Params = Sequence[int | str]
+Emitter = Callable[[Builder, VType, Sequence[str], Params], str]
+"""Emits a function: gets the builder, the type of the operands, the operands and static parameters."""
+
+_INF = float("inf")
 _ROUND = ("round", "roundeven")  # lax.RoundingMethod: AWAY_FROM_ZERO, TO_NEAREST_EVEN
 
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-FLOAT_NAMES = (*_FLOAT_OPCODE, *_FLOAT_INTRINSIC, "neg", "sign", "square", "round", "is_finite", "integer_pow")
-INTEGER_NAMES = (*_INTEGER_OPCODE, *_INTEGER_INTRINSIC, *_SHIFT, "div", "rem", "max", "min", "abs", "neg", "sign", "not")
-INTEGER_NAMES = (*INTEGER_NAMES, "square", "integer_pow")
-BOOL_NAMES = (*_BOOL_OPCODE, "not")
-ANY_NAMES = (*COMPARISONS, "select_n", "copy", "convert_element_type")
+
+def _opcode(opcode: str) -> Emitter:
+    return lambda b, t, args, params: b.op(opcode, t, args[0], args[1])
 
 
-def floating(b: Builder, name: str, t: VType, args: tuple[str, ...], params: tuple[int | str, ...]) -> str:
-    """One of `FLOAT_NAMES` on floats."""
-    if name in _FLOAT_OPCODE:
-        return b.op(_FLOAT_OPCODE[name], t, *args)
-    if name in _FLOAT_INTRINSIC:
-        return b.intrinsic(_FLOAT_INTRINSIC[name], t, *args)
-    x = args[0]
-    if name == "neg":
-        return b.fneg(t, x)
-    if name == "square":
-        return b.op("fmul", t, x, x)
-    if name == "round":
-        return b.intrinsic(_ROUND[int(params[0])], t, x)
-    if name == "is_finite":
-        return b.compare("lt", t, b.intrinsic("fabs", t, x), b.const(float("inf"), t))
-    if name == "integer_pow":
-        return _integer_pow(b, t, x, int(params[0]), "fmul")
-    zero = b.const(0.0, t)
-    # sign: zeros and NaN stay what they are.
+def _intrinsic(name: str) -> Emitter:
+    return lambda b, t, args, params: b.intrinsic(name, t, *args)
+
+
+def _compare(predicate: str) -> Emitter:
+    return lambda b, t, args, params: b.compare(predicate, t, args[0], args[1])
+
+
+def _square(opcode: str) -> Emitter:
+    return lambda b, t, args, params: b.op(opcode, t, args[0], args[0])
+
+
+def _float_extremum(predicate: str, intrinsic: str) -> Emitter:
+    """Maximum or minimum; NaN propagates. With a constant a single instruction."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        x, y = args
+        if not x.startswith("%"):
+            x, y = y, x
+        if y.startswith("%") or y == b.const(float("nan"), t):
+            return b.intrinsic(intrinsic, t, x, y, flags="nsz")
+        return b.select(t, b.compare(predicate, t, x, y), y, x)
+
+    return emit
+
+
+def _integer_extremum(name: str) -> Emitter:
+    return lambda b, t, args, params: b.intrinsic(f"{'s' if t.dtype in SIGNED else 'u'}{name}", t, *args)
+
+
+def _float_sign(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """-1, 1, or for zeros and NaN themselves."""
+    x, zero = args[0], b.const(0.0, t)
     negative = b.select(t, b.compare("lt", t, x, zero), b.const(-1.0, t), x)
     return b.select(t, b.compare("gt", t, x, zero), b.const(1.0, t), negative)
 
 
-def integer(b: Builder, name: str, t: VType, args: tuple[str, ...], params: tuple[int | str, ...]) -> str:
-    """One of `INTEGER_NAMES` on integers; overflow wraps around."""
-    if name in _INTEGER_OPCODE:
-        return b.op(_INTEGER_OPCODE[name], t, *args)
-    if name in _INTEGER_INTRINSIC:
-        return b.intrinsic(_INTEGER_INTRINSIC[name], t, *args)
-    if name in _SHIFT:
-        return _shift(b, name, t, *args)
-    if name in ("div", "rem"):
-        return _divide(b, name, t, *args)
-    signed = t.dtype in SIGNED
-    if name in ("max", "min"):
-        return b.intrinsic(f"{'s' if signed else 'u'}{name}", t, *args)
-    x = args[0]
-    if name == "not":
-        return b.op("xor", t, x, b.const(-1, t))
-    if name == "neg":
-        return b.op("sub", t, b.const(0, t), x)
-    if name == "square":
-        return b.op("mul", t, x, x)
-    if name == "integer_pow":
-        return _integer_pow(b, t, x, int(params[0]), "mul")
-    if name == "abs":
-        return b.intrinsic("abs", t, x) if signed else x
+def _integer_sign(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    if t.dtype not in SIGNED:
+        return b.intrinsic("umin", t, args[0], b.const(1, t))
+    return b.intrinsic("smax", t, b.intrinsic("smin", t, args[0], b.const(1, t)), b.const(-1, t))
+
+
+def _integer_abs(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    return b.intrinsic("abs", t, args[0]) if t.dtype in SIGNED else args[0]
+
+
+def _is_finite(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    return b.compare("lt", t, b.intrinsic("fabs", t, args[0]), b.const(_INF, t))
+
+
+def _integer_pow(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """``x**n`` by squaring, ``n`` the parameter."""
+    x, exponent = args[0], int(params[0])
+    opcode = "fmul" if t.is_float else "mul"
+    if exponent == 0:
+        return b.const(1, t)
+    result, rest = "", abs(exponent)
+    while rest:
+        if rest & 1:
+            result = b.op(opcode, t, result, x) if result else x
+        rest >>= 1
+        if rest:
+            x = b.op(opcode, t, x, x)
+    return result if exponent > 0 else b.op("fdiv", t, b.const(1.0, t), result)
+
+
+def _shift(opcode: str) -> Emitter:
+    """A shift; by the width or more (also by a negative amount) all bits are shifted out."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        x, amount = args
+        last, zero = b.const(8 * itemsize(t.dtype) - 1, t), b.const(0, t)
+        if opcode == "ashr":
+            return b.op("ashr", t, x, b.intrinsic("umin", t, amount, last))
+        inside = b.compare("ule", t, amount, last)
+        return b.select(t, inside, b.op(opcode, t, x, b.select(t, inside, amount, zero)), zero)
+
+    return emit
+
+
+def _integer_div(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """Quotient, truncated; ``x / 0 = -1`` and the smallest number ``/ -1`` is itself."""
+    by_zero, safe = _safe_divisor(b, t, args)
+    quotient = b.op("sdiv" if t.dtype in SIGNED else "udiv", t, args[0], safe)
+    return b.select(t, by_zero, b.const(-1, t), quotient)
+
+
+def _integer_rem(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """Remainder with the dividend's sign; ``x % 0 = x``."""
+    by_zero, safe = _safe_divisor(b, t, args)
+    remainder = b.op("srem" if t.dtype in SIGNED else "urem", t, args[0], safe)
+    return b.select(t, by_zero, args[0], remainder)
+
+
+def _safe_divisor(b: Builder, t: VType, args: Sequence[str]) -> tuple[str, str]:
+    """Where the divisor is zero, and the divisor with 1 wherever division traps."""
+    x, y = args
     one = b.const(1, t)
-    at_most_one = b.intrinsic("smin" if signed else "umin", t, x, one)
-    return b.intrinsic("smax", t, at_most_one, b.const(-1, t)) if signed else at_most_one
+    by_zero = b.compare("eq", t, y, b.const(0, t))
+    safe = b.select(t, by_zero, one, y)
+    if t.dtype not in SIGNED:
+        return by_zero, safe
+    smallest = b.const(-(1 << (8 * itemsize(t.dtype) - 1)), t)
+    overflow = b.op(
+        "and", t.with_dtype("bool"), b.compare("eq", t, x, smallest), b.compare("eq", t, y, b.const(-1, t))
+    )
+    return by_zero, b.select(t, overflow, one, safe)
 
 
-def boolean(b: Builder, name: str, t: VType, args: tuple[str, ...]) -> str:
-    """One of `BOOL_NAMES` on booleans."""
-    if name == "not":
-        return b.op("xor", t, args[0], b.const(True, t))
-    return b.op(_BOOL_OPCODE[name], t, *args)
+_COMPARISONS: Mapping[str, Emitter] = {name: _compare(name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
+_ANY: Mapping[str, Emitter] = {
+    **_COMPARISONS,
+    "copy": lambda b, t, args, params: args[0],
+    "select_n": lambda b, t, args, params: b.select(t, args[0], args[2], args[1]),
+}
+
+FLOAT: Mapping[str, Emitter] = {
+    **_ANY,
+    "add": _opcode("fadd"),
+    "add_any": _opcode("fadd"),
+    "sub": _opcode("fsub"),
+    "mul": _opcode("fmul"),
+    "div": _opcode("fdiv"),
+    "square": _square("fmul"),
+    "neg": lambda b, t, args, params: b.fneg(t, args[0]),
+    "abs": _intrinsic("fabs"),
+    "sqrt": _intrinsic("sqrt"),
+    "floor": _intrinsic("floor"),
+    "ceil": _intrinsic("ceil"),
+    "round": lambda b, t, args, params: b.intrinsic(_ROUND[int(params[0])], t, args[0]),
+    "max": _float_extremum("lt", "maximum"),
+    "min": _float_extremum("gt", "minimum"),
+    "sign": _float_sign,
+    "is_finite": _is_finite,
+    "integer_pow": _integer_pow,
+}
+"""Functions of floats."""
+
+INTEGER: Mapping[str, Emitter] = {
+    **_ANY,
+    "add": _opcode("add"),
+    "add_any": _opcode("add"),
+    "sub": _opcode("sub"),
+    "mul": _opcode("mul"),
+    "div": _integer_div,
+    "rem": _integer_rem,
+    "square": _square("mul"),
+    "neg": lambda b, t, args, params: b.op("sub", t, b.const(0, t), args[0]),
+    "abs": _integer_abs,
+    "max": _integer_extremum("max"),
+    "min": _integer_extremum("min"),
+    "sign": _integer_sign,
+    "integer_pow": _integer_pow,
+    "and": _opcode("and"),
+    "or": _opcode("or"),
+    "xor": _opcode("xor"),
+    "not": lambda b, t, args, params: b.op("xor", t, args[0], b.const(-1, t)),
+    "population_count": _intrinsic("ctpop"),
+    "clz": _intrinsic("ctlz"),
+    "shift_left": _shift("shl"),
+    "shift_right_logical": _shift("lshr"),
+    "shift_right_arithmetic": _shift("ashr"),
+}
+"""Functions of integers; overflow wraps around."""
+
+BOOLEAN: Mapping[str, Emitter] = {
+    **_ANY,
+    "and": _opcode("and"),
+    "or": _opcode("or"),
+    "xor": _opcode("xor"),
+    "not": lambda b, t, args, params: b.op("xor", t, args[0], b.const(True, t)),
+    "max": _opcode("or"),
+    "min": _opcode("and"),
+}
+"""Functions of booleans."""
 
 
 def convert(b: Builder, x: str, src: VType, dst: VType) -> str:
@@ -111,43 +229,8 @@ def _convert_float(b: Builder, x: str, src: VType, dst: VType) -> str:
     return b.cast("fpext" if new_size > size else "fptrunc", x, src, dst)
 
 
-def _integer_pow(b: Builder, t: VType, x: str, exponent: int, opcode: str) -> str:
-    """``x**exponent`` by squaring."""
-    if exponent == 0:
-        return b.const(1, t)
-    result, rest = "", abs(exponent)
-    while rest:
-        if rest & 1:
-            result = b.op(opcode, t, result, x) if result else x
-        rest >>= 1
-        if rest:
-            x = b.op(opcode, t, x, x)
-    return result if exponent > 0 else b.op("fdiv", t, b.const(1.0, t), result)
-
-
-def _shift(b: Builder, name: str, t: VType, x: str, amount: str) -> str:
-    """A shift; by the width or more (also by a negative amount) all bits are shifted out."""
-    last = b.const(8 * itemsize(t.dtype) - 1, t)
-    if name == "shift_right_arithmetic":
-        return b.op("ashr", t, x, b.intrinsic("umin", t, amount, last))
-    inside = b.compare("ule", t, amount, last)
-    zero = b.const(0, t)
-    return b.select(t, inside, b.op(_SHIFT[name], t, x, b.select(t, inside, amount, zero)), zero)
-
-
-def _divide(b: Builder, name: str, t: VType, x: str, y: str) -> str:
-    """Quotient (truncated) or remainder; ``x / 0 = -1``, ``x % 0 = x``, the smallest number ``/ -1`` is itself."""
-    signed = t.dtype in SIGNED
-    one = b.const(1, t)
-    by_zero = b.compare("eq", t, y, b.const(0, t))
-    safe = b.select(t, by_zero, one, y)
-    if signed:
-        smallest = b.const(-(1 << (8 * itemsize(t.dtype) - 1)), t)
-        boolean_type = t.with_dtype("bool")
-        both = b.op("and", boolean_type, b.compare("eq", t, x, smallest), b.compare("eq", t, y, b.const(-1, t)))
-        safe = b.select(t, both, one, safe)
-    if name == "div":
-        quotient = b.op("sdiv" if signed else "udiv", t, x, safe)
-        return b.select(t, by_zero, b.const(-1, t), quotient)
-    remainder = b.op("srem" if signed else "urem", t, x, safe)
-    return b.select(t, by_zero, x, remainder)
+def bitcast(b: Builder, x: str, src: VType, dst: VType) -> str:
+    """``lax.bitcast_convert_type`` between types of one size."""
+    if itemsize(src.dtype) != itemsize(dst.dtype):
+        raise ValueError(f"expected types of one size, found {src.dtype} and {dst.dtype}")
+    return x if src.text == dst.text else b.cast("bitcast", x, src, dst)

@@ -32,9 +32,12 @@ def erfc(o: Ops, x: str) -> str:
     lost = o.sub(a, o.sub(total, 1.5))
     relative = o.fma(o.neg(lost), reciprocal, o.fma(o.neg(total), reciprocal, 1.0))
     t = o.fma(o.mul(reciprocal, relative), -3.0, o.fma(reciprocal, -3.0, 1.0))
-    h = o.horner(t, ERFC)
+    varying = o.mul(t, o.horner(t, ERFC[1:]))
+    h = o.add(varying, ERFC[0])
     g = o.mul(h, reciprocal)
+    # And in h and g.
     rest = o.fma(h, reciprocal, o.neg(g))
+    rest = o.fma(o.sub(varying, o.sub(h, ERFC[0])), reciprocal, rest)
     p, n, n_int = _expm1_minus_square(o, a)
     result = o.scale(o.add(g, o.fma(g, o.add(p, relative), rest)), n, n_int)
     return o.select(o.compare("lt", x, 0.0), o.sub(2.0, result), result)

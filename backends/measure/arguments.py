@@ -66,9 +66,7 @@ class BufferSet:
 
     def results(self) -> list[np.ndarray]:
         """The outputs as arrays."""
-        return [
-            buffer.array(spec.dtype, spec.shape) for buffer, spec in zip(self.outputs, self._specs, strict=True)
-        ]
+        return [buffer.array(spec.dtype, spec.shape) for buffer, spec in zip(self.outputs, self._specs, strict=True)]
 
     def regions(self) -> list[Region]:
         """Where everything lies."""
@@ -96,9 +94,7 @@ class Arguments:
         MemoryError: there is not enough memory.
     """
 
-    def __init__(
-        self, inputs: Sequence[ArraySpec], outputs: Sequence[ArraySpec], tolerances: Sequence[float]
-    ) -> None:
+    def __init__(self, inputs: Sequence[ArraySpec], outputs: Sequence[ArraySpec], tolerances: Sequence[float]) -> None:
         """Allocate both layouts and the references; all are to be filled."""
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)

@@ -123,4 +123,4 @@ def _protect(address: int, size: int, protection: int) -> None:
 
 def _view(address: int, size: int) -> np.ndarray:
     """Memory as bytes, without owning it."""
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))

@@ -62,7 +62,8 @@ class Native:
         barrier = -(-area.ctypes.data // SEPARATION) * SEPARATION
 
         def take_part(me: int) -> None:
-            with contextlib.suppress(OSError):  # a processor may be taken away meanwhile; the others wait for this thread
+            # A processor may have been taken away meanwhile; the other participants wait for this one all the same.
+            with contextlib.suppress(OSError):
                 _pin(cpus, me)
             self._participate(samples.ctypes.data, len(samples), barrier, me, threads)
 

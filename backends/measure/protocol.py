@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 FRAME_MAGIC = b"TWMF"
 CRASH_MAGIC = b"TWCR"
@@ -68,7 +69,7 @@ def parse_prefix(prefix: bytes) -> tuple[int, int]:
     return header_bytes, payload_bytes
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], int] | None:
+def read_frame(stream: BufferedReader) -> tuple[dict[str, Any], int] | None:
     """Read a frame up to its payload from a blocking stream (the worker's side).
 
     Returns:
@@ -89,7 +90,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], int] | None:
     return decode_header(text), payload_bytes
 
 
-def read_into(stream: BinaryIO, target: memoryview) -> None:
+def read_into(stream: BufferedReader, target: memoryview) -> None:
     """Fill ``target`` from a blocking stream.
 
     Raises:
@@ -97,13 +98,13 @@ def read_into(stream: BinaryIO, target: memoryview) -> None:
     """
     done = 0
     while done < len(target):
-        count = stream.readinto(target[done:])  # type: ignore[attr-defined]
+        count = stream.readinto(target[done:])
         if not count:
             raise ProtocolError(f"the stream ends {len(target) - done} bytes before the end of a payload")
         done += count
 
 
-def skip(stream: BinaryIO, count: int) -> None:
+def skip(stream: BufferedReader, count: int) -> None:
     """Read and drop ``count`` bytes."""
     while count > 0:
         dropped = stream.read(min(count, 1 << 20))

@@ -321,7 +321,7 @@ def _describe(array: np.ndarray) -> dict[str, Any]:
 
 def _raw(array: np.ndarray) -> memoryview:
     """The bytes of an array, row-major."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _validate(request: MeasureRequest, data: MeasureData) -> None:

@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Worker:
         replies: file descriptor for events.
     """
 
-    def __init__(self, requests: BinaryIO, replies: int) -> None:
+    def __init__(self, requests: BufferedReader, replies: int) -> None:
         """Compile the helpers."""
         self._requests = requests
         self._replies = replies
@@ -79,9 +80,9 @@ class Worker:
             self._send(event="refused", error=f"the arguments do not fit into memory: {error}")
             return
         for buffer in arguments.sets["tail"].inputs:
-            protocol.read_into(self._requests, memoryview(buffer.bytes))
+            protocol.read_into(self._requests, buffer.bytes.data)
         for reference in arguments.references:
-            protocol.read_into(self._requests, memoryview(reference.reshape(-1).view(np.uint8)))
+            protocol.read_into(self._requests, reference.reshape(-1).view(np.uint8).data)
         arguments.spread()
         self._arguments = arguments
         self._send(event="stored")
@@ -153,21 +154,21 @@ class Worker:
 class _Item:
     """A candidate as received; its bytes are read in any case, so that the stream stays in step."""
 
-    def __init__(self, stream: BinaryIO, description: dict[str, Any]) -> None:
+    def __init__(self, stream: BufferedReader, description: dict[str, Any]) -> None:
         self._description = description
         self._specs = {item["position"]: _spec(item) for item in description["constants"]}
         self._refused: MemoryError | None = None
         self._code = self._read(stream, description["object_bytes"])
         self._constants = {position: self._read(stream, spec.size) for position, spec in self._specs.items()}
 
-    def _read(self, stream: BinaryIO, size: int) -> np.ndarray:
+    def _read(self, stream: BufferedReader, size: int) -> np.ndarray:
         try:
             data = np.empty(size, np.uint8)
         except MemoryError as error:
             self._refused = error
             protocol.skip(stream, size)
             return np.empty(0, np.uint8)
-        protocol.read_into(stream, memoryview(data))
+        protocol.read_into(stream, data.data)
         return data
 
     def load(self, threads: int) -> Candidate:

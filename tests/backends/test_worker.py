@@ -1,4 +1,4 @@
-"""The measuring worker: correct kernels are timed, everything else becomes a status and the next request still works."""
+"""The measuring worker: correct kernels are timed, anything else becomes a status, and the next request works."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 import pytest
+from tilewright.backends.llvm import link
 from tilewright.backends.llvm.toolchain import host_features, object_code
 from tilewright.backends.measure import faults, protocol
 from tilewright.backends.measure.checking import compare, uneven_ranges
 from tilewright.backends.measure.memory import GuardedBuffer
+from tilewright.backends.measure.native import Native
 from tilewright.backends.measure.native_ir import helper_ir
 from tilewright.backends.measure.process import WorkerProcess
 from tilewright.backends.measure.runner import WorkerError, WorkerRunner
@@ -90,7 +92,9 @@ def runner() -> Iterator[WorkerRunner]:
 DATA = data_for()
 
 
-def measure(runner: WorkerRunner, code: Code, data: MeasureData = DATA, timing: TimingProtocol = QUICK) -> MeasureResult:
+def measure(
+    runner: WorkerRunner, code: Code, data: MeasureData = DATA, timing: TimingProtocol = QUICK
+) -> MeasureResult:
     (result,) = runner.measure(data, [MeasureRequest(code)], timing)
     return result
 
@@ -153,22 +157,36 @@ def test_small_ranges_and_any_chunks(runner: WorkerRunner, extent: int, chunks: 
 
 
 def test_every_chunk_runs_exactly_once_per_execution(runner: WorkerRunner) -> None:
-    # Adds one to each element of its scratch-free counter: out[i] is poisoned with -1, so it must end as 0.
+    # Adds one to what it finds in each output element, which the worker had set to -1 (all bits) before.
     text = DOUBLE.replace("BEFORE", "").replace("AFTER", "")
     text = text.replace("%value = load float, ptr %from", "").replace("%double = fmul float %value, FACTOR", "")
     text = text.replace("store float %double, ptr %to", "store i32 %added, ptr %to")
-    text = text.replace("%next = add i64 %i, 1", "%next = add i64 %i, 1", 1)
     text = text.replace(
         "%to = getelementptr float, ptr %out, i64 %i",
         "%to = getelementptr i32, ptr %out, i64 %i\n  %old = load i32, ptr %to\n  %added = add i32 %old, 1",
     )
     code = kernel(text)
     zeros = MeasureData((DATA.inputs[0],), (np.zeros(EXTENT, np.int32),), (0.0,))
-    # The run in uneven ranges starts from another poison, so the kernel is "wrong" there; but only there.
+    # The run in uneven ranges starts from another pattern; there, and only there, the kernel must look wrong.
     (result,) = runner.measure(zeros, [MeasureRequest(code, chunks=7)], QUICK)
     assert result.status == "wrong_result"
     assert "uneven ranges" in result.error
     assert f"found {0x5A5A5A5A + 1} " in result.error
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("chunks", [1, 2, 7])
+def test_threads_run_each_chunk_exactly_once(threads: int, chunks: int) -> None:
+    text = DOUBLE.replace("BEFORE", "").replace("AFTER", "").replace("%value = load float, ptr %from", "")
+    text = text.replace("%double = fmul float %value, FACTOR", "")
+    text = text.replace("store float %double, ptr %to", "%old = atomicrmw add ptr %to, i32 1 seq_cst")
+    function = link.load(kernel(text).object_code).address("k")
+    counts, scratches = np.zeros(EXTENT, np.int32), np.zeros(threads, np.int64)
+    pointers = np.array([0, counts.ctypes.data], np.int64)
+    row = (function, pointers.ctypes.data, scratches.ctypes.data, EXTENT, chunks, 2, 3, 0)
+    elapsed = Native().run_samples(np.array([row, row], np.int64), threads, sorted(os.sched_getaffinity(0)))
+    assert (counts == 2 * (2 + 3)).all()
+    assert (elapsed > 0).all()
 
 
 def test_denormals_are_flushed(runner: WorkerRunner) -> None:
@@ -329,7 +347,7 @@ def test_modified_input(runner: WorkerRunner) -> None:
 
 
 def test_wrong_only_when_split(runner: WorkerRunner) -> None:
-    # Writes the whole range whatever part it is given: right once, and right when split; but one index further is not.
+    # Reads from the start of the input whatever range it is given: right only for the whole range.
     text = DOUBLE.replace("BEFORE", "").replace("AFTER", "").replace("FACTOR", "2.0")
     text = text.replace("%from = getelementptr float, ptr %in, i64 %i", BENT_READ)
     result = fails(runner, kernel(text))

@@ -1,0 +1,416 @@
+"""One failing program per rule, beside the nearest valid ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from programs import programs
+
+from tilewright.ir.affine import constant, var
+from tilewright.ir.loop import Access, Block, Buffer, Const, For, If, Iter, LoopFunc, Seq, blocks
+from tilewright.ir.text import parse_ir
+from tilewright.ir.verify import RULES, VerifyError, verify
+
+HEAD = "tilewright loop ir 1\nfunc f\n"
+ONE = HEAD + "  input x: float32[8]\n  output y: float32[8]\n"
+COPY = ONE + "  block b [i: 0..8]\n    y[i] = x[i]\n"
+
+MATMUL = """tilewright loop ir 1
+func matmul
+  input x: float32[7, 24]
+  constant w: float32[3, 24, 16] pack(1, 16, 40)
+  output out: float32[7, 40]
+  parallel n in 0..3
+    alloc acc: float32[7, 16] register
+      block init [i: 0..7, j: 16*n..+16 < 40 vector]
+        acc[i, j - 16*n] = 0.0:float32
+      for k in 0..6
+        block update [r: 4*k..+4 reduce, i: 0..7, j: 16*n..+16 < 40 vector]
+          acc[i, j - 16*n] sum= mul(x[i, r], w[n, r, j - 16*n])
+      block store [i: 0..7, j: 16*n..+16 < 40 vector]
+        out[i, j] = max(acc[i, j - 16*n], 0.0:float32)
+"""
+
+
+def program(text: str) -> LoopFunc:
+    return parse_ir(ONE + text)
+
+
+def body(*lines: str) -> LoopFunc:
+    return program("".join(f"  {line}\n" for line in lines))
+
+
+def refused(func: LoopFunc, rule: str, message: str) -> None:
+    with pytest.raises(VerifyError, match=message) as caught:
+        verify(func)
+    assert caught.value.rule == rule
+
+
+@given(programs(tiles=2))
+@settings(max_examples=50, deadline=None)
+def test_random_programs_are_valid(func: LoopFunc) -> None:
+    verify(func)
+
+
+def test_a_scheduled_matmul_is_valid() -> None:
+    verify(parse_ir(MATMUL))
+
+
+def test_the_message_shows_the_neighbourhood() -> None:
+    with pytest.raises(VerifyError) as caught:
+        verify(parse_ir(MATMUL.replace("mul(x[i, r]", "mul(x[i, r + 1]")))
+    text = str(caught.value)
+    assert "expected index 1 of x surely in 0..23, found r + 1 in 1..24" in text
+    assert re.search(r"^> +block update", text, re.MULTILINE)
+    assert "for k in 0..6" in text
+
+
+# ---- names and declarations
+
+
+def test_legal_names() -> None:
+    func = parse_ir(COPY)
+    refused(replace(func, body=replace(next(blocks(func.body)), name="b c")), "legal_names", "found 'b c'")
+    loop = For("i..j", (constant(0),), (constant(2),), func.body)
+    refused(replace(func, body=loop), "legal_names", "found 'i..j'")
+
+
+def test_unique_names() -> None:
+    block = "  block b [i: 0..8]\n    y[i] = x[i]\n"
+    refused(program(block + block), "unique_names", "Block name that is not used yet, found b")
+    loops = "  for l in 0..2\n    for l in 0..2\n      block b [i: 0..8]\n        y[i] = x[i]\n"
+    refused(program(loops), "unique_names", "For name that is not used yet, found l")
+    refused(body("alloc x: float32[8]", "  pass"), "unique_names", "buffer name that is not used yet, found x")
+    refused(body("block b [i: 0..8, i: 0..1]", "  y[i] = x[i]"), "unique_names", "iterators with different names")
+
+
+def test_iterators_are_no_loops() -> None:
+    func = body("for i in 0..2", "  block b [j: 0..8]", "    y[j] = x[j]", "block c [i: 0..8]", "  y[i] = x[i]")
+    refused(func, "iterators_are_no_loops", "that no loop has, found i")
+
+
+def test_parameters() -> None:
+    func = parse_ir(COPY)
+    refused(replace(func, num_outputs=0), "parameters", r"expected 1\.\.2 outputs, found 0")
+    refused(parse_ir(COPY.replace("y: float32[8]", "y: float32[8] cache")), "parameters", "output y in global memory")
+    refused(parse_ir(COPY.replace("x: float32[8]", "x: float32[8] register")), "parameters", "input x in global or")
+    packed = COPY.replace("x: float32[8]", "x: float32[2, 4] pack(0, 4, 8)")
+    refused(parse_ir(packed), "parameters", "packing on constants only")
+
+
+def test_allocations() -> None:
+    refused(body("alloc t: float32[8] constant", "  pass"), "allocations", "found constant")
+    refused(body("alloc t: float32[1, 4] pack(0, 4, 4)", "  pass"), "allocations", "packing on constants only")
+
+
+def test_buffer_types() -> None:
+    refused(parse_ir(COPY.replace("x: float32", "x: float12")), "buffer_types", "known element type for x")
+    refused(body("alloc t: float32[-3]", "  pass"), "buffer_types", "extents of at least 0 for t")
+    for packing in ("pack(1, 16, 50)", "pack(1, 8, 40)", "pack(2, 16, 40)", "pack(0, 3, 9) pack(1, 16, 40)"):
+        wrong = MATMUL.replace("pack(1, 16, 40)", packing)
+        refused(parse_ir(wrong), "buffer_types", "a packing that gives the shape")
+
+
+def test_loop_kinds() -> None:
+    loop = For("l", (constant(0),), (constant(1),), parse_ir(COPY).body)
+    func = parse_ir(COPY)
+    refused(replace(func, body=replace(loop, kind="grid")), "loop_kinds", "found grid")  # pyright: ignore
+    refused(replace(func, body=replace(loop, lower=())), "loop_kinds", "expected a lower and an upper bound")
+    inner = "      block b [i: 0..8]\n        y[i] = x[i]\n"
+    refused(program("  for m in 0..2\n    unroll l in 0..m\n" + inner), "loop_kinds", "constant bounds of the unroll")
+    verify(program("  for m in 0..2\n    unroll l in 0..3\n" + inner))
+
+
+def test_branches() -> None:
+    func = parse_ir(COPY)
+    refused(replace(func, body=If((), func.body)), "branches", "at least one condition")
+
+
+def test_boxes() -> None:
+    func = parse_ir(COPY)
+    block = next(blocks(func.body))
+    it = block.iters[0]
+    refused(body("block b [i: 0..-1]", "  y[i] = x[i]"), "boxes", "extent of at least 0 for i, found -1")
+    wrong = replace(block, iters=(replace(it, kind="scan"),))  # pyright: ignore
+    refused(replace(func, body=wrong), "boxes", "data or reduce, found scan")
+    two = body("block b [i: 0..4 vector, j: 0..2 vector]", "  y[2*i + j] = x[i]")
+    refused(two, "boxes", "at most one vectorised iterator, found i, j")
+
+
+# ---- uses
+
+
+def test_variables_in_scope() -> None:
+    rule = "variables_in_scope"
+    refused(body("block b [i: 0..8]", "  y[i] = x[k]"), rule, "in scope here, found k")
+    refused(body("block b [i: 0..8]", "  y[(k // 2)] = x[i]"), rule, "in scope here, found k")
+    refused(body("block b [i: 0..8]", "  y[i] = x[i]{k >= 0 else 0.0}"), rule, "in scope here, found k")
+    refused(body("block b [i: 0..8]", "  y[i] = x[i]", "  guard skip: k >= 0"), rule, "in scope here, found k")
+    refused(body("block b [i: 0..8]", "  y[i] = index(k):float32"), rule, "in scope here, found k")
+    refused(body("block b [i: 0..8, j: i..+1]", "  y[i] = x[i]"), rule, "in scope here, found i")
+    refused(body("block b [i: 0..8 < i]", "  y[i] = x[i]"), rule, "in scope here, found i")
+    refused(body("for l in 0..l", "  block b [i: 0..8]", "    y[i] = x[i]"), rule, "in scope here, found l")
+    refused(body("if l >= 0", "  block b [i: 0..8]", "    y[i] = x[i]"), rule, "in scope here, found l")
+    after = body("for l in 0..2", "  block a [i: 0..8]", "    y[i] = x[i]", "block b []", "  y[l] = x[0]")
+    refused(after, rule, "in scope here, found l")
+
+
+def test_buffers_in_scope() -> None:
+    refused(body("block b [i: 0..8]", "  y[i] = t[i]:float32"), "buffers_in_scope", "alive here, found t")
+    refused(body("block b [i: 0..8]", "  t[i] = x[i]"), "buffers_in_scope", "alive here, found t")
+    dead = body(
+        "alloc t: float32[8]", "  block a [i: 0..8]", "    t[i] = x[i]", "block b [i: 0..8]", "  y[i] = t[i]:float32"
+    )
+    refused(dead, "buffers_in_scope", "alive here, found t")
+
+
+def test_index_arity() -> None:
+    refused(body("block b [i: 0..8]", "  y[i] = x[i, i]"), "index_arity", "expected 1 indices of x, found 2")
+    refused(body("block b [i: 0..8]", "  y[] = x[i]"), "index_arity", "expected 1 indices of y, found 0")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("x[i]:float64", "expected x to be read as float32, found float64"),
+        ("add(x[i], 1:int32)", "expected operands of one type for add, found float32, int32"),
+        ("exp(1:int32):float32", "expected float operands for exp, found int32"),
+        ("lt(x[i], x[i])", "expected a value of float32 for y, found bool"),
+        ("lt(x[i], x[i]):float32", "expected lt to give bool, found float32"),
+        ("select_n(x[i], x[i], x[i])", "expected a bool condition for select_n, found float32"),
+        ("neg(x[i], x[i])", "expected 1 operands and 0 parameters for neg, found 2 and 0"),
+        ("integer_pow(x[i])", "expected 1 operands and 1 parameters for integer_pow"),
+        ('integer_pow{"a"}(x[i])', "expected integer parameters"),
+        ("frobnicate(x[i])", "expected an elementwise function of jax.lax, found 'frobnicate'"),
+        ("bitcast_convert_type(1:int8):float32", "expected number types of one size"),
+        ("convert_element_type(300:int8):float32", r"expected an integer in -128\.\.127 for int8, found 300"),
+        ("convert_element_type(index(i):bool):float32", "integer or float type for an index value, found bool"),
+        ("1.0:float12", "constant of a known type, found float12"),
+    ],
+)
+def test_expression_types(value: str, message: str) -> None:
+    refused(body("block b [i: 0..8]", f"  y[i] = {value}"), "expression_types", message)
+
+
+def test_constants_keep_to_their_type() -> None:
+    nan = Block("b", (), Access("z", ()), Const(float("nan"), "int32"))
+    func = LoopFunc("f", (Buffer("z", (), "int32"),), 1, nan)
+    refused(func, "expression_types", "expected an integer in")
+
+
+# ---- meaning of Blocks
+
+
+def test_inputs_are_read_only() -> None:
+    refused(body("block b [i: 0..8]", "  x[i] = 0.0:float32"), "inputs_are_read_only", "found the input x")
+
+
+def test_reductions() -> None:
+    init = ("block a [i: 0..8]", "  y[i] = 0.0:float32")
+    rule = "reductions"
+    refused(body(*init, "block b [i: 0..8, r: 0..8 reduce]", "  y[i] = x[r]"), rule, "a monoid to reduce r with")
+    refused(body(*init, "block b [i: 0..8, r: 0..8 reduce]", "  y[i] avg= x[r]"), rule, "found avg")
+    refused(body(*init, "block b [i: 0..8]", "  y[i] and= x[i]"), rule, "expected bits operands for and")
+    zeroing = body(*init, "block b [i: 0..8]", "  y[i] sum= x[i]", "  guard zero: i >= 0")
+    refused(zeroing, rule, "expected a guarded reduction to skip")
+    func = parse_ir(COPY)
+    odd = replace(next(blocks(func.body)), guard_mode="trap")  # pyright: ignore
+    refused(replace(func, body=odd), rule, "found trap")
+
+
+def test_distinct_elements() -> None:
+    refused(body("block b [i: 0..8, j: 0..2]", "  y[i] = x[i]"), "distinct_elements", "data iterator j in the index")
+    verify(body("block b [i: 0..8, j: 0..1]", "  y[i] = x[i]"))
+    verify(body("block a [i: 0..8]", "  y[i] = 0.0:float32", "block b [i: 0..8, j: 0..0]", "  y[i] = x[i]"))
+    reduced = body("block a [i: 0..8]", "  y[i] = 0.0:float32", "block b [r: 0..8 reduce]", "  y[r] sum= x[r]")
+    refused(reduced, "distinct_elements", "reduce iterator r not in the index")
+
+
+def test_initialised() -> None:
+    refused(body("block b [i: 0..8]", "  y[i] sum= x[i]"), "initialised", "expected y to be written before it is read")
+    unset = body("alloc t: float32[8]", "  block b [i: 0..8]", "    y[i] = t[i]")
+    refused(unset, "initialised", "expected t to be written before it is read")
+
+
+def test_outputs_written() -> None:
+    refused(body("pass"), "outputs_written", "expected a Block that writes the output y")
+    verify(parse_ir(HEAD + "  output y: float32[3, 0]\n  pass\n"))
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("block b [i: 0..9]", "  y[i] = x[0]"),
+        ("block b [i: 0..8]", "  y[i] = x[i - 1]"),
+        ("block b [i: 0..8]", "  y[i] = x[i + 1]{i - 1 >= 0 else 0.0}"),
+        ("block b [i: 0..8]", "  y[i] = x[i - 1]", "  guard skip: i >= 0"),
+        ("block b [i: -1..8]", "  y[i] = x[i]", "  guard zero: i >= 0"),
+        ("for l in 0..3", "  block b [i: 3*l..+3]", "    y[i] = x[i]"),
+        ("for l in 0..8", "  for m in l..8", "    block b []", "      y[l + m] = x[m]"),
+        ("if 6 >= 0", "  block b [i: 0..9]", "    y[i] = x[0]"),
+        ("block b [i: 0..8]", "  y[i] = x[2*(i // 2) + 1 + (i % 3)]"),
+    ],
+)
+def test_indices_inside(lines: tuple[str, ...]) -> None:
+    refused(body(*lines), "indices_inside", "guard it, or limit the iterator")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("block b [i: 0..8]", "  y[i] = x[i - 1]{i - 1 >= 0 else 0.0}"),
+        ("block b [i: 0..8]", "  y[i] = x[i + 1]{-2*i + 12 >= 0 else 0.0}"),
+        ("block b [i: 0..8]", "  y[i] = x[i - 1]", "  guard zero: i - 1 >= 0"),
+        ("block b [i: -1..9]", "  y[i] = x[i]", "  guard skip: i >= 0, -i + 7 >= 0"),
+        ("for l in 0..3", "  block b [i: 3*l..+3 < 8]", "    y[i] = x[i]"),
+        ("for l in 0..4", "  for m in l..min(8 - l, 5)", "    block b []", "      y[l + m] = x[m]"),
+        ("for l in 0..8", "  for m in l..l + 1", "    block b []", "      y[-l + m] = x[m]"),
+        ("for l in 0..20", "  if -l + 7 >= 0", "    block b []", "      y[l] = x[l]"),
+        ("for l in 0..20", "  if l - 8 >= 0", "    pass", "  else", "    block b []", "      y[l] = x[l]"),
+        ("for l in 0..3", "  block b [i: 3*l..+3 < 8]", "    y[i] = x[((3*l + i) // 2)]"),
+        ("block b [i: 0..8]", "  y[4*(i % 2) + (i // 2)] = x[i]"),
+        ("block b [i: 0..3, j: 0..3]", "  y[3*i + j] = x[i]", "  guard skip: -3*i - j + 7 >= 0"),
+        ("block b [i: 0..0]", "  y[i + 99] = x[i]"),
+        ("for l in 5..5", "  block b [i: 0..8]", "    y[i + l] = x[i]"),
+        ("for l in 0..8", "  block b [i: 0..8 < 0]", "    y[i + 99] = x[i]"),
+    ],
+)
+def test_indices_that_are_proved(lines: tuple[str, ...]) -> None:
+    verify(body(*lines))
+
+
+def test_self_reads() -> None:
+    init = ("block a [i: 0..8]", "  y[i] = x[i]")
+    verify(body(*init, "block b [i: 0..8]", "  y[i] = neg(y[i])"))
+    verify(body(*init, "for l in 1..8", "  block b []", "    y[l] = add(y[l - 1], x[l])"))
+    verify(body(*init, "block b [i: 0..4]", "  y[i] = y[i + 4]"))
+    shifted = body(*init, "block b [i: 1..8]", "  y[i] = y[i - 1]")
+    refused(shifted, "self_reads", "not to read what others write in y")
+    refused(body(*init, "block b [i: 0..8]", "  y[i] sum= y[i]"), "self_reads", "not to read what others write")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("acc[i, j - 16*n] sum=", "acc[i, j - 16*n + k] sum=", "expected index"),
+        ("r: 4*k..+4 reduce, i: 0..7", "i: k..+1, r: 4*k..+4 reduce", "constant indices of the register buffer acc"),
+        ("float32[7, 16] register", "float32[7, 17] register", "rows of whole vectors of 16 in acc, found 17"),
+        ("float32[7, 16] register", "float32[16, 7] register", "expected index"),
+    ],
+)
+def test_registers(old: str, new: str, message: str) -> None:
+    assert old in MATMUL
+    with pytest.raises(VerifyError, match=message):
+        verify(parse_ir(MATMUL.replace(old, new)))
+
+
+def test_register_vectors() -> None:
+    def func(init: str, write: str, lanes: str = "j: 0..4 vector", shape: str = "[2, 8]") -> LoopFunc:
+        return body(
+            f"alloc t: float32{shape} register",
+            "  block a [i: 0..2, j: 0..4 vector]",
+            f"    {init} = 0.0:float32",
+            f"  block b [i: 0..2, {lanes}]",
+            f"    {write} = 0.0:float32",
+            "  block c [i: 0..8]",
+            "    y[i] = x[i]",
+        )
+
+    rule = "registers"
+    verify(func("t[i, j]", "t[i, j + 4]"))
+    refused(func("t[i, j]", "t[i, j + 2]"), rule, "vectors of 4 at multiples of their length in t, found 2")
+    refused(func("t[i, 2*j]", "t[i, j]"), rule, "lanes of j along the last axis of t")
+    refused(func("t[j, i]", "t[j, i]", shape="[4, 2]"), rule, "lanes of j along the last axis of t")
+    refused(func("t[i, j]", "t[i, j]", "j: 0..8 vector"), rule, "expected vectors of 4 in the register buffer t, found 8")
+    refused(func("t[i, j]", "t[i, j]", "j: 0..4"), rule, "expected vectors of 4 in the register buffer t, found 1")
+    verify(parse_ir(MATMUL.replace(" vector]", "]")))
+    unrolled = MATMUL.replace("for k", "unroll k").replace("r: 4*k..+4 reduce, i: 0..7", "i: k..+1, r: 4*k..+4 reduce")
+    verify(parse_ir(unrolled))
+
+
+def test_parallel_loops() -> None:
+    inner = ("block b [i: 0..4]", "  y[4*l + i] = x[i]")
+    verify(body("parallel l in 0..2", *(f"  {line}" for line in inner)))
+    verify(body("alloc t: float32[8]", "  parallel l in 0..2", *(f"    {line}" for line in inner)))
+    rule = "parallel_loops"
+    nested = body("for m in 0..1", "  parallel l in 0..2", *(f"    {line}" for line in inner))
+    refused(nested, rule, "expected l outermost, found it inside a For")
+    beside = body("parallel l in 0..2", *(f"  {line}" for line in inner), "block c []", "  y[0] = x[0]")
+    refused(beside, rule, "expected l outermost, found it inside a Seq")
+
+
+def racing(*lines: str) -> LoopFunc:
+    return body("parallel l in 0..8", *(f"  {line}" for line in lines))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("block b [i: 0..8]", "  y[i] = x[i]"),
+        ("block b []", "  y[(l // 2)] = x[l]"),
+        ("block b []", "  y[(l % 2)] = x[l]"),
+        ("block b [i: 0..2]", "  y[l + i] = x[l]", "  guard skip: -l + 6 >= 0"),
+        ("block b []", "  y[l] = x[l]", "block c []", "  y[-l + 7] = x[l]"),
+        ("block b []", "  y[l] = x[l]", "block c []", "  y[l] = y[-l + 7]"),
+        ("block b []", "  y[l] = x[l]", "block c []", "  y[l] = y[0]"),
+    ],
+)
+def test_no_races(lines: tuple[str, ...]) -> None:
+    refused(racing(*lines), "no_races", "expected iterations of l to use different elements of y")
+
+
+def test_shared_scratch_races() -> None:
+    func = body(
+        "alloc t: float32[1]",
+        "  parallel l in 0..8",
+        "    block a []",
+        "      t[0] = x[l]",
+        "    block b []",
+        "      y[l] = t[0]",
+    )
+    refused(func, "no_races", "different elements of t")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  parallel l in 0..8\n    block b []\n      y[-l + 7] = x[l]\n",
+        "  parallel l in 0..4\n    block b [i: 2*l..+2]\n      y[i] = x[i]\n",
+        "  parallel l in 0..4\n    for m in 2*l..2*l + 2\n      block b []\n        y[m] = x[m]\n",
+        "  parallel l in 0..1\n    block b [i: 0..8]\n      y[i] = x[i]\n",
+        "  parallel l in 0..8\n    alloc t: float32[1]\n      block a []\n        t[0] = x[l]\n"
+        "      block b []\n        y[l] = t[0]\n",
+        "  parallel l in 0..8\n    block a []\n      y[l] = 0.0:float32\n"
+        "    block b [r: 0..8 reduce]\n      y[l] sum= x[r]\n",
+    ],
+)
+def test_race_free_loops(text: str) -> None:
+    verify(program(text))
+
+
+def test_a_fused_loop_is_told_apart_by_quotient_and_remainder() -> None:
+    def func(*index: str) -> LoopFunc:
+        head = HEAD + "  output y: float32[2, 3, 4]\n  parallel l in 0..24\n    block b []\n"
+        return parse_ir(head + f"      y[{', '.join(index)}] = 0.0:float32\n")
+
+    high, middle, low = "(((l // 4)) // 3)", "(((l // 4)) % 3)", "(l % 4)"
+    verify(func(high, middle, low))
+    for index in ((high, middle, "0"), (high, "0", low), ("0", middle, low)):
+        refused(func(*index), "no_races", "different elements of y")
+
+
+def test_every_rule_has_a_test() -> None:
+    tested = {name.removeprefix("test_") for name in globals()}
+    assert {rule.__name__ for rule in RULES} <= tested
+
+
+def test_an_empty_sequence_is_fine() -> None:
+    verify(LoopFunc("f", (Buffer("y", (0,), "float32"),), 1, Seq(())))
+    it = Iter("i", constant(0), 0)
+    verify(LoopFunc("f", (Buffer("y", (0,), "int8"),), 1, Block("b", (it,), Access("y", (var("i"),)), Const(1, "int8"))))
