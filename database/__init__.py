@@ -2,5 +2,5 @@
 
 Reading guide. `record` defines what a row says (validated, never interpreted). `engine` opens the storage: SQLite by
 default, PostgreSQL for a team; it recognises foreign and damaged files and upgrades old ones. `store.Database` adds and
-finds records. `exchange` merges databases and moves records as JSON lines.
+finds records (`rows` translates them). `exchange` merges databases and moves records as JSON lines.
 """

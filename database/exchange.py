@@ -16,7 +16,8 @@ from typing import TextIO
 
 from .engine import DatabaseError, check_file
 from .record import PlanRecord, TuningRecord
-from .store import Database, reason
+from .rows import reason
+from .store import Database
 
 _BATCH = 500
 _MAX_LINE = 64 << 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,13 +11,13 @@ from itertools import islice
 from statistics import median
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..ir.measure import DISQUALIFYING, AllocatorMode, MeasureResult, Status, TaskKey, TimingProtocol
 from .engine import describe, open_engine, plan_table, record_table, translated, workload_table, write
 from .record import PlanRecord, TuningRecord, environment_digest
+from .rows import columns, decode_row, reason
 
 _PAGE_ROWS = 500
 _VERSIONED = ("tilewright", "jax", "jaxlib", "llvmlite")
@@ -321,47 +320,6 @@ class Database:
             return None
 
 
-def decode_row(kind: type[_RecordT], row: Mapping[str, Any]) -> _RecordT:
-    """Validate a row.
-
-    Raises:
-        ValueError: it is damaged, or of another schema.
-    """
-    body = json.loads(row["body"])
-    if not isinstance(body, dict):
-        raise ValueError(f"expected a JSON object, found {str(body)[:40]}")
-    if "workload_text" in row:
-        body["workload_text"] = row["workload_text"]
-    record = kind.model_validate(body)
-    for name, value in columns(record).items():
-        if name != "body" and row[name] != value:
-            raise ValueError(f"expected the column {name} to be {value!r} as in the body, found {row[name]!r}")
-    return record
-
-
-def columns(record: TuningRecord | PlanRecord) -> dict[str, Any]:
-    """The row of a record, the workload's text left out."""
-    body = record.to_json()
-    body.pop("workload_text", None)
-    names = plan_table.columns.keys() if isinstance(record, PlanRecord) else record_table.columns.keys()
-    own = {name: getattr(record, name) for name in names if hasattr(record, name)}
-    own |= {"body": json.dumps(body, sort_keys=True), "created_at": body["created_at"]}
-    if isinstance(record, TuningRecord):
-        own["trace_digest"] = _digest(record.trace)
-        own["text_digest"] = _digest(record.workload_text)
-        own["median_s"] = record.median_s if record.latencies_s else None
-    return own
-
-
-def reason(error: ValueError) -> str:
-    """A validation error in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}" if place else first["msg"]
-    return f"not a record: {error}"
-
-
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that decide what a measurement means (nothing is imported)."""
     versions = {}
@@ -407,10 +365,6 @@ def _ranked(rows: Sequence[tuple[str, str, str, float | None]]) -> list[list[str
 def _typical_first(runs: list[tuple[float, str]]) -> list[tuple[float, str]]:
     middle = median(seconds for seconds, _ in runs)
     return sorted(runs, key=lambda run: (abs(run[0] - middle), run))
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -28,8 +28,8 @@ class Signature:
 
     Args:
         arity: number of operands.
-        domain: the element types it takes: number, signed (numbers), float, integer, bits (integers and bool), ordered (all but
-            complex) or any.
+        domain: the element types it takes: number, signed (numbers), float, integer, bits (integers and bool), ordered
+            (all but complex) or any.
         result: ``same`` type as the operands, ``bool``, or ``stated`` by the application.
         params: number of static parameters.
     """

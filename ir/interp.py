@@ -13,8 +13,24 @@ import numpy as np
 from . import dtypes, interp_ops
 from .affine import AffineExpr
 from .interp_ops import Array
-from .loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, For, If, Index, IndexValue, LoopFunc, Pack, Read
-from .loop import Seq, Stmt
+from .loop import (
+    Access,
+    Alloc,
+    Apply,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    Index,
+    IndexValue,
+    LoopFunc,
+    Pack,
+    Read,
+    Seq,
+    Stmt,
+)
 from .monoid import MONOIDS
 
 # Every byte of an integer that was never written, so that reading one shows.
@@ -59,7 +75,7 @@ def pack_array(array: Array, packing: Sequence[Pack]) -> Array:
         shape = padded.shape
         cut = padded.reshape(*shape[: pack.axis], panels, pack.factor, *shape[pack.axis + 1 :])
         array = np.moveaxis(cut, (pack.axis, pack.axis + 1), (0, -1))
-    return np.ascontiguousarray(array)
+    return array.copy(order="C")
 
 
 def _by_name(func: LoopFunc, arrays: Mapping[str, Array] | Sequence[Array]) -> Mapping[str, Array]:
@@ -75,7 +91,7 @@ def _by_name(func: LoopFunc, arrays: Mapping[str, Array] | Sequence[Array]) -> M
 
 
 def _input(buffer: Buffer, array: Array) -> Array:
-    if array.ndim == len(buffer.shape) - len(buffer.packing):
+    if buffer.packing and array.ndim == len(buffer.shape) - len(buffer.packing):
         array = pack_array(array, buffer.packing)
     if array.shape != buffer.shape or array.dtype != dtypes.to_numpy(buffer.dtype):
         found = f"{array.dtype}{list(array.shape)}"

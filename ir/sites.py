@@ -9,6 +9,9 @@ from .affine import AffineExpr
 from .bounds import Facts
 from .loop import Alloc, Block, Buffer, For, If, LoopFunc, Stmt, children
 
+Fault = tuple[Stmt | Buffer, str]
+"""Where a rule is broken, and how."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Site:
@@ -94,5 +97,3 @@ def _branch(choice: If, child: Stmt) -> tuple[AffineExpr, ...]:
 def path(site: Site) -> tuple[Stmt, ...]:
     """The statements around a site, outermost first."""
     return () if site.parent is None else (*path(site.parent), site.parent.stmt)
-
-

@@ -1,8 +1,8 @@
 """The verifier: what every valid function satisfies, one rule per small function.
 
-A rule yields faults; the first one is raised. Rules may rely on the rules before them in `RULES`. That indices stay
-inside buffers and that threads don't race (`ir.verify_memory`) is proved, never assumed: what can't be proved is
-refused.
+A rule yields faults; the first one is raised. Rules may rely on the rules before them in `RULES`. Here are those about
+names, declarations, scope and types; `ir.verify_blocks` has those about what Blocks mean, and `ir.verify_memory` proves
+that indices stay inside buffers and that threads don't race: what can't be proved is refused.
 """
 
 from __future__ import annotations
@@ -14,19 +14,31 @@ from typing import get_args
 
 import numpy as np
 
-from . import dtypes, elementwise, verify_memory
+from . import dtypes, elementwise, verify_blocks, verify_memory
 from .affine import AffineExpr
-from .loop import Alloc, Apply, Block, Buffer, Const, Expr, For, GuardMode, If, IndexValue, Iter, IterKind, LoopFunc
-from .loop import LoopKind, Read, Scope, Stmt, reads
-from .monoid import MONOIDS
+from .loop import (
+    Alloc,
+    Apply,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    IndexValue,
+    IterKind,
+    LoopFunc,
+    LoopKind,
+    Read,
+    Scope,
+    Stmt,
+    reads,
+)
 from .scanner import NAME
-from .sites import Program, Site, program
+from .sites import Fault, Program, Site, program
 from .text import excerpt
 
-Fault = tuple[Stmt | Buffer, str]
-
 _NAME = re.compile(NAME, re.ASCII)
-_BITWISE = ("and", "or")
 
 
 class VerifyError(ValueError):
@@ -295,74 +307,6 @@ def _constant_fault(value: float | int | bool, dtype: str) -> str | None:
     return None
 
 
-# ---- meaning of Blocks
-
-
-def inputs_are_read_only(p: Program) -> Iterator[Fault]:
-    """No Block writes an input or a constant."""
-    inputs = {b.name for b in p.func.inputs}
-    for site, block in p.blocks():
-        if block.write.buffer in inputs:
-            yield site.stmt, f"expected a write to an output or allocated buffer, found the input {block.write.buffer}"
-
-
-def reductions(p: Program) -> Iterator[Fault]:
-    """A Block reduces if and only if it has a known monoid that its element type allows; it then skips, never zeroes."""
-    for site, block in p.blocks():
-        if block.guard_mode not in get_args(GuardMode):
-            yield site.stmt, f"expected one of {', '.join(get_args(GuardMode))}, found {block.guard_mode}"
-        reduced = [i.name for i in block.iters if i.kind == "reduce"]
-        if block.monoid is None:
-            if reduced:
-                yield site.stmt, f"expected a monoid to reduce {', '.join(reduced)} with"
-            continue
-        if block.monoid not in MONOIDS:
-            yield site.stmt, f"expected one of {', '.join(MONOIDS)}, found {block.monoid}"
-            continue
-        if block.guard and block.guard_mode != "skip":
-            yield site.stmt, "expected a guarded reduction to skip, found guard zero"
-        dtype = block.value.dtype
-        combine = MONOIDS[block.monoid].combine
-        try:
-            elementwise.check(combine, [dtype, dtype], dtype)
-        except ValueError as error:
-            yield site.stmt, str(error)
-
-
-def distinct_elements(p: Program) -> Iterator[Fault]:
-    """A Block writes a different element for each value of its data iterators, the same one along reduce iterators."""
-    for site, block in p.blocks():
-        if any(it.extent == 0 for it in block.iters):
-            continue
-        written = {n for e in block.write.index for n in e.variables()}
-        for it in block.iters:
-            if it.kind == "data" and it.extent > 1 and it.name not in written:
-                yield site.stmt, f"expected the data iterator {it.name} in the index of {block.write.buffer}"
-            if it.kind == "reduce" and it.name in written:
-                yield site.stmt, f"expected the reduce iterator {it.name} not in the index of {block.write.buffer}"
-
-
-def initialised(p: Program) -> Iterator[Fault]:
-    """What is read, or combined into, was written by an earlier Block."""
-    written = {b.name for b in p.func.inputs}
-    for site, block in p.blocks():
-        needed = [r.buffer for r in reads(block.value)]
-        if block.monoid is not None:
-            needed.append(block.write.buffer)
-        for name in needed:
-            if name not in written:
-                yield site.stmt, f"expected {name} to be written before it is read"
-        written.add(block.write.buffer)
-
-
-def outputs_written(p: Program) -> Iterator[Fault]:
-    """Every output that has elements is written by some Block."""
-    written = {block.write.buffer for _, block in p.blocks()}
-    for buffer in p.func.outputs:
-        if buffer.name not in written and 0 not in buffer.shape:
-            yield buffer, f"expected a Block that writes the output {buffer.name}"
-
-
 RULES: tuple[Callable[[Program], Iterable[Fault]], ...] = (
     legal_names,
     unique_names,
@@ -377,11 +321,11 @@ RULES: tuple[Callable[[Program], Iterable[Fault]], ...] = (
     buffers_in_scope,
     index_arity,
     expression_types,
-    inputs_are_read_only,
-    reductions,
-    distinct_elements,
-    initialised,
-    outputs_written,
+    verify_blocks.inputs_are_read_only,
+    verify_blocks.reductions,
+    verify_blocks.distinct_elements,
+    verify_blocks.initialised,
+    verify_blocks.outputs_written,
     verify_memory.self_reads,
     verify_memory.indices_inside,
     verify_memory.registers,

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 from .affine import AffineExpr, Atom, FloorDiv, Mod, Range, var
 from .bounds import Facts
-from .loop import Access, Alloc, Block, Buffer, For, Iter, Read, Stmt, reads, walk
-from .sites import Program, Site, path
-
-Fault = tuple[Stmt | Buffer, str]
+from .loop import Access, Alloc, Block, Buffer, For, Iter, Read, reads, walk
+from .sites import Fault, Program, Site, path
 
 
 def accesses(block: Block) -> list[Access | Read]:
@@ -86,8 +84,9 @@ def registers(p: Program) -> Iterator[Fault]:
                 yield site.stmt, message
                 continue
             count = _lanes(block, index)
-            if lanes.setdefault(buffer.name, count) != count:
-                yield site.stmt, f"expected vectors of {lanes[buffer.name]} in the register buffer {buffer.name}, found {count}"
+            usual = lanes.setdefault(buffer.name, count)
+            if usual != count:
+                yield site.stmt, f"expected vectors of {usual} in the register buffer {buffer.name}, found {count}"
 
 
 def _varying(site: Site, block: Block, buffer: Buffer, index: list[AffineExpr]) -> str | None:
@@ -165,7 +164,7 @@ def no_races(p: Program) -> Iterator[Fault]:
                 if a.buffer == name and not p.facts(s).empty
             ]
             if found and not _tells_apart(loop.name, found):
-                yield loop, f"expected iterations of {loop.name} to use different elements of {name}; this can't be proved"
+                yield loop, f"expected iterations of {loop.name} to use different elements of {name} for sure"
 
 
 def _trips(loop: For) -> int:

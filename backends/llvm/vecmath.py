@@ -14,7 +14,7 @@ from types import MappingProxyType
 from ...ir.dtypes import BOOL, FLOATS, INTEGERS
 from . import vecmath_erf, vecmath_exp, vecmath_log, vecmath_pow, vecmath_rem, vecmath_trig
 from .builder import Builder, VType
-from .vecmath_basic import BOOLEAN, FLOAT, INTEGER, Emitter, Params, bitcast, convert
+from .vecmath_basic import BFLOAT16, BOOLEAN, FLOAT, INTEGER, Emitter, Params, bitcast, convert, through_float32
 from .vecmath_core import Ops
 
 _FLOAT32: Mapping[str, Callable[..., str]] = {
@@ -37,20 +37,12 @@ _FLOAT32: Mapping[str, Callable[..., str]] = {
     "tan": vecmath_trig.tan,
     "tanh": vecmath_exp.tanh,
 }
+_NARROW = ("float16", "bfloat16")
 _CONVERSIONS = {"convert_element_type": convert, "bitcast_convert_type": bitcast}
 
 
 def _approximation(function: Callable[..., str]) -> Emitter:
-    """A function written for float32, on narrower floats too."""
-
-    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
-        if t.dtype == "float32":
-            return function(Ops(b, t), *args)
-        wide = t.with_dtype("float32")
-        result = function(Ops(b, wide), *(b.cast("fpext", x, t, wide) for x in args))
-        return b.cast("fptrunc", result, wide, t)
-
-    return emit
+    return lambda b, t, args, params: function(Ops(b, t), *args)
 
 
 def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
@@ -59,12 +51,12 @@ def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
 
 
 def _emitters() -> dict[tuple[str, str], Emitter]:
-    table: dict[tuple[str, str], Emitter] = {}
-    for dtypes, emitters in ((FLOATS, FLOAT), (INTEGERS, INTEGER), ((BOOL,), BOOLEAN)):
-        for dtype in dtypes:
-            table |= {(name, dtype): emitter for name, emitter in emitters.items()} | {("clamp", dtype): _clamp}
+    kinds = {**dict.fromkeys(FLOATS, FLOAT), "bfloat16": BFLOAT16, **dict.fromkeys(INTEGERS, INTEGER), BOOL: BOOLEAN}
+    table = {(name, dtype): emitter for dtype, emitters in kinds.items() for name, emitter in emitters.items()}
+    table |= {("clamp", dtype): _clamp for dtype in kinds}
     for name, function in _FLOAT32.items():
-        table |= {(name, dtype): _approximation(function) for dtype in ("float32", "float16", "bfloat16")}
+        emitter = _approximation(function)
+        table |= {(name, "float32"): emitter} | {(name, dtype): through_float32(emitter) for dtype in _NARROW}
     return table
 
 

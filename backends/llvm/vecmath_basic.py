@@ -28,6 +28,16 @@ def _intrinsic(name: str) -> Emitter:
     return lambda b, t, args, params: b.intrinsic(name, t, *args)
 
 
+def through_float32(emitter: Emitter) -> Emitter:
+    """The function of narrower floats that is computed in float32 and rounded."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        wide = t.with_dtype("float32")
+        return convert(b, emitter(b, wide, [b.cast("fpext", x, t, wide) for x in args], params), wide, t)
+
+    return emit
+
+
 def _compare(predicate: str) -> Emitter:
     return lambda b, t, args, params: b.compare(predicate, t, args[0], args[1])
 
@@ -163,6 +173,12 @@ FLOAT: Mapping[str, Emitter] = {
 }
 """Functions of floats."""
 
+_EXACT = frozenset({*_ANY, "neg", "abs", "is_finite"})
+BFLOAT16: Mapping[str, Emitter] = {
+    name: emitter if name in _EXACT else through_float32(emitter) for name, emitter in FLOAT.items()
+}
+"""Functions of bfloat16: processors round to it, but hardly calculate in it."""
+
 INTEGER: Mapping[str, Emitter] = {
     **_ANY,
     "add": _opcode("add"),
@@ -208,10 +224,10 @@ def convert(b: Builder, x: str, src: VType, dst: VType) -> str:
         return x
     if dst.dtype == "bool":
         return b.compare("ne", src, x, b.const(0, src))
-    if src.is_float:
-        return _convert_float(b, x, src, dst)
     if dst.is_float:
-        return b.cast("sitofp" if src.dtype in SIGNED else "uitofp", x, src, dst)
+        return _convert_to_float(b, x, src, dst)
+    if src.is_float:
+        return b.cast("fptosi.sat" if dst.dtype in SIGNED else "fptoui.sat", x, src, dst)
     if src.dtype != "bool" and itemsize(dst.dtype) == itemsize(src.dtype):
         return x
     if src.dtype != "bool" and itemsize(dst.dtype) < itemsize(src.dtype):
@@ -219,14 +235,31 @@ def convert(b: Builder, x: str, src: VType, dst: VType) -> str:
     return b.cast("sext" if src.dtype in SIGNED else "zext", x, src, dst)
 
 
-def _convert_float(b: Builder, x: str, src: VType, dst: VType) -> str:
-    if not dst.is_float:
-        return b.cast("fptosi.sat" if dst.dtype in SIGNED else "fptoui.sat", x, src, dst)
-    size, new_size = itemsize(src.dtype), itemsize(dst.dtype)
-    if size == new_size:  # float16 and bfloat16: neither holds the other
+def _convert_to_float(b: Builder, x: str, src: VType, dst: VType) -> str:
+    """To 16 bits by way of float32, as XLA does."""
+    if itemsize(dst.dtype) == 2 and src.dtype != "float32":
         middle = src.with_dtype("float32")
-        return b.cast("fptrunc", b.cast("fpext", x, src, middle), middle, dst)
-    return b.cast("fpext" if new_size > size else "fptrunc", x, src, dst)
+        return convert(b, convert(b, x, src, middle), middle, dst)
+    if not src.is_float:
+        return b.cast("sitofp" if src.dtype in SIGNED else "uitofp", x, src, dst)
+    if itemsize(dst.dtype) > itemsize(src.dtype):
+        return b.cast("fpext", x, src, dst)
+    return _to_bfloat16(b, x, src, dst) if dst.dtype == "bfloat16" else b.cast("fptrunc", x, src, dst)
+
+
+def _to_bfloat16(b: Builder, x: str, src: VType, dst: VType) -> str:
+    """A float32 rounded to nearest, ties to even. LLVM calls a library for it where there is no instruction."""
+    if "avx512bf16" in b.features:
+        return b.cast("fptrunc", x, src, dst)
+    whole, half = src.with_dtype("uint32"), src.with_dtype("uint16")
+    bits = b.cast("bitcast", x, src, whole)
+    top = b.op("lshr", whole, bits, b.const(16, whole))
+    odd = b.op("and", whole, top, b.const(1, whole))
+    rounding = b.op("add", whole, odd, b.const(0x7FFF, whole))
+    rounded = b.op("lshr", whole, b.op("add", whole, bits, rounding), b.const(16, whole))
+    quiet = b.op("or", whole, top, b.const(0x40, whole))
+    chosen = b.select(whole, b.compare("uno", src, x, x), quiet, rounded)
+    return b.cast("bitcast", b.cast("trunc", chosen, whole, half), half, dst)
 
 
 def bitcast(b: Builder, x: str, src: VType, dst: VType) -> str:

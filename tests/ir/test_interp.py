@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import random_inputs, random_program, tile
-
 from tilewright.ir.interp import InterpError, interpret, pack_array
 from tilewright.ir.loop import Pack
 from tilewright.ir.text import parse_ir
@@ -88,7 +87,9 @@ def test_if_takes_one_branch() -> None:
 
 
 def test_guards_of_blocks_zero_or_skip() -> None:
-    body = "  block a [i: 0..8]\n    y[i] = 7:int32\n  block b [i: 0..8]\n    y[i] = x[i - 2]\n    guard {}: i - 2 >= 0\n"
+    body = (
+        "  block a [i: 0..8]\n    y[i] = 7:int32\n  block b [i: 0..8]\n    y[i] = x[i - 2]\n    guard {}: i - 2 >= 0\n"
+    )
     x = np.arange(1, 9, dtype=np.int32)
     assert run(copying("int32", body.format("zero")), x).tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
     assert run(copying("int32", body.format("skip")), x).tolist() == [7, 7, 1, 2, 3, 4, 5, 6]
@@ -124,7 +125,9 @@ def test_monoids(monoid: str, extent: int, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("monoid", ["max", "min"])
 def test_nan_propagates_through_extremes(monoid: str) -> None:
-    body = f"  block a [i: 0..8]\n    y[i] = 0.0:float32\n  block b [i: 0..8, k: 0..8 reduce]\n    y[i] {monoid}= x[k]\n"
+    body = (
+        f"  block a [i: 0..8]\n    y[i] = 0.0:float32\n  block b [i: 0..8, k: 0..8 reduce]\n    y[i] {monoid}= x[k]\n"
+    )
     x = np.array([1, np.nan, *range(6)], np.float32)
     assert np.isnan(run(copying("float32", body), x)).all()
 
@@ -142,7 +145,10 @@ def test_integers_wrap_around() -> None:
 
 
 def test_empty_boxes_do_nothing() -> None:
-    text = HEAD + "  input x: float32[0, 3]\n  output y: float32[3, 0]\n  block b [i: 0..0, j: 0..3]\n    y[j, i] = x[i, j]\n"
+    text = (
+        HEAD
+        + "  input x: float32[0, 3]\n  output y: float32[3, 0]\n  block b [i: 0..0, j: 0..3]\n    y[j, i] = x[i, j]\n"
+    )
     assert run(text, np.zeros((0, 3), np.float32)).shape == (3, 0)
     matmul = (
         HEAD + "  input x: float32[2, 0]\n  output y: float32[2]\n  block a [i: 0..2]\n    y[i] = 0.5:float32\n"
@@ -172,7 +178,10 @@ def test_parallel_iterations_run_backwards() -> None:
     ("body", "message"),
     [
         ("  block b [i: 0..9]\n    y[i] = x[0]\n", r"expected index 0 of y in 0\.\.7, found i = 8 in b at i=8"),
-        ("  block b [i: 0..8]\n    y[i] = x[i - 1]\n", r"expected index 0 of x in 0\.\.7, found i - 1 = -1 in b at i=0"),
+        (
+            "  block b [i: 0..8]\n    y[i] = x[i - 1]\n",
+            r"expected index 0 of x in 0\.\.7, found i - 1 = -1 in b at i=0",
+        ),
         ("  for l in 3..5\n    block b [i: 0..8]\n      y[i] = x[i + l]\n", "at l=3, i=5"),
         ("  block b [i: 0..8]\n    y[i] = x[i - 2]{i - 1 >= 0 else 0.0}\n", "found i - 2 = -1 in b at i=1"),
         ("  block b [i: -1..8]\n    y[i] = 1.0:float32\n    guard zero: i >= 0\n", "found i = -1"),
@@ -219,7 +228,7 @@ def test_packing_pads_and_composes() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tiling_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     func = random_program(rng)

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-
 from tilewright.ir import dtypes, elementwise, interp_ops
 
 FLOATS = ("bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int32", "uint8")
 STATED = ("convert_element_type", "bitcast_convert_type")
 # Distance allowed to XLA's own approximations, in units of the last place of the type; exact functions allow none.
-ULPS = {
+ULPS: dict[str, dict[str, int]] = {
     "float64": dict.fromkeys(("erf_inv", "erfc", "erf"), 64),
     "float32": {"tan": 16, "erf_inv": 16, "erfc": 16, "pow": 16},
 }

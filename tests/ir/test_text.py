@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from programs import programs, random_program, tile
-
 from tilewright.ir import text
 from tilewright.ir.affine import AffineExpr, FloorDiv, Mod, constant, var
 from tilewright.ir.loop import Access, Alloc, Apply, Block, Buffer, Const, For, If, Iter, LoopFunc, Read, Seq, blocks
@@ -29,7 +28,7 @@ def test_documented_example_is_exact() -> None:
 
 
 @given(programs(tiles=2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_trip(func: LoopFunc) -> None:
     printed = print_ir(func)
     again = parse_ir(printed)
