@@ -4,8 +4,8 @@
     fast = tilewright.compile(fn)
 
 Public names are loaded when they are first used, so that importing a part (the measuring worker, the IR) does not
-import JAX. Where to read on: `compiler.py` drives, `ir/graph.py` is the first of the two IRs, `passes/pipeline.py` lists
-the rewrites, `backends/jax_call.py` is where JAX meets the compiler.
+import JAX. Where to read on: `compiler.py` drives, `ir/graph.py` is the first of the two IRs, `passes/pipeline.py`
+lists the rewrites, `backends/jax_call.py` is where JAX meets the compiler.
 """
 
 from __future__ import annotations

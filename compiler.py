@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import threading
 import types
 from collections.abc import Callable, Sequence
@@ -18,61 +17,23 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
 from .backends.jax_call import call
+from .database.store import Database
+from .driver import Driver, Outcome, host
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
 from .ir.graph_text import print_graph
+from .options import Options, make_options
 from .passes.manager import PassManager
 from .passes.pipeline import GRAPH_PASSES
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-TARGETS = ("cpu",)
-EFFORTS = (0, 1, 2, 3)
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much tuning is allowed, of all work for one compiled function and set of shapes.
-
-    Attributes:
-        seconds: Wall-clock limit, or None.
-        trials: Limit on measured candidates, or None.
-    """
-
-    seconds: float | None = None
-    trials: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked `compile` for; see there."""
-
-    budget: Budget | None
-    effort: int
-    database: str | None
-    target: str
-    seed: int
-    progress: bool
-
-
-def build(graph: Graph, options: Options, example_args: Sequence[Any] | None) -> Graph:
-    """Turns a traced program into the one that runs.
-
-    Args:
-        graph: The program for one set of shapes.
-        options: What the user asked for.
-        example_args: Concrete arguments, one per graph input, if the program is being compiled because of a call with
-            such; None while tracing or transforming.
-    """
-    return PassManager(GRAPH_PASSES).run(graph)
-
 
 @overload
 def compile(
@@ -80,7 +41,7 @@ def compile(
     *,
     budget: str | int | None = ...,
     effort: int = ...,
-    database: str | os.PathLike[str] | None = ...,
+    database: str | os.PathLike[str] | Database | None = ...,
     target: str = ...,
     static_argnums: int | Sequence[int] = ...,
     donate_argnums: int | Sequence[int] = ...,
@@ -95,7 +56,7 @@ def compile(
     *,
     budget: str | int | None = ...,
     effort: int = ...,
-    database: str | os.PathLike[str] | None = ...,
+    database: str | os.PathLike[str] | Database | None = ...,
     target: str = ...,
     static_argnums: int | Sequence[int] = ...,
     donate_argnums: int | Sequence[int] = ...,
@@ -109,7 +70,7 @@ def compile(
     *,
     budget: str | int | None = None,
     effort: int = 1,
-    database: str | os.PathLike[str] | None = None,
+    database: str | os.PathLike[str] | Database | None = None,
     target: str = "cpu",
     static_argnums: int | Sequence[int] = (),
     donate_argnums: int | Sequence[int] = (),
@@ -123,7 +84,7 @@ def compile(
         budget: Limit on tuning for each new set of shapes: a time like `"60s"`, `"2m"` or `"1h"`, or a number of
             measured candidates. None leaves it to `effort`.
         effort: How hard to try, 0 (no measuring) to 3.
-        database: Path or URL of the tuning database; None for the user's own.
+        database: A tuning database or its path or URL (`":memory:"` keeps nothing); None for the user's own.
         target: What to compile for: `"cpu"`.
         static_argnums: Positions of arguments that are compile-time constants, as in `jax.jit`.
         donate_argnums: Positions of arguments whose memory may be reused, as in `jax.jit`.
@@ -137,7 +98,7 @@ def compile(
         TypeError: `fn` can't be called, or an option has the wrong type.
         ValueError: An option has a value that is not allowed; the message says which are.
     """
-    options = Options(_budget(budget), _effort(effort), _database(database), _target(target), _seed(seed), bool(progress))
+    options = make_options(budget, effort, database, target, seed, progress)
 
     def wrap(function: Callable[P, R]) -> Compiled[P, R]:
         if not callable(function):
@@ -196,7 +157,8 @@ class Compiled(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.name = getattr(fn, "__name__", type(fn).__name__)
         self.options = options
-        self._fn = fn
+        self._outcomes: list[Outcome] = []
+        self._fn: Callable[..., Any] = fn
         self._static = _positions(static_argnums)
         self._static_names = _static_names(fn, self._static)
 
@@ -236,21 +198,24 @@ class Compiled(Generic[P, R]):
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
-        return build(graph, self.options, self._examples(graph, arguments))
+        driver = Driver(self.options, self.options.open_database(), host())
+        outcome = driver.run_safely(graph, self._examples(graph, arguments))
+        self._outcomes.append(outcome)
+        return graph if outcome.graph is None else outcome.graph
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
         return jax.make_jaxpr(self._fn, static_argnums=self._static, return_shape=True)(*args, **kwargs)
 
     def _trace(self, args: Any, kwargs: Any) -> Any:
         """The body of the jitted function: runs only when JAX traces it."""
-        if jax.config.jax_disable_jit:
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return self._fn(*args, **kwargs)
         closed, shape = self._make_jaxpr(args, kwargs)
         leaves = jax.tree.leaves(self._dynamic(args, kwargs))
         structure = jax.tree.structure(shape)
         if mlir.lowerable_effects.filter_not_in(closed.effects):  # it uses references that can be written to
             return jax.tree.unflatten(structure, jaxpr_as_fun(closed)(*leaves))
-        traced = [isinstance(value, jax.core.Tracer) for value in closed.consts]
+        traced = [isinstance(value, Tracer) for value in closed.consts]
         closed, hoisted = _hoist(closed, traced)
         numbers = None if hoisted else tuple(range(len(leaves)))
         return jax.tree.unflatten(structure, call(closed, [*hoisted, *leaves], self, numbers))
@@ -269,7 +234,7 @@ class Compiled(Generic[P, R]):
         if any(number >= len(leaves) for number in arguments):
             return None
         values = [leaves[number] for number in arguments]
-        if any(isinstance(value, jax.core.Tracer) for value in values):
+        if any(isinstance(value, Tracer) for value in values):
             return None
         fits = all(_fits(value, type_) for value, type_ in zip(values, graph.inputs.values(), strict=True))
         return values if fits else None
@@ -291,7 +256,7 @@ def _fits(value: Any, type_: Any) -> bool:
 
 
 def _is_array(aval: Any) -> bool:
-    return isinstance(aval, jax.core.ShapedArray)
+    return isinstance(aval, ShapedArray)
 
 
 def _hoist(closed: ClosedJaxpr, flags: list[bool]) -> tuple[ClosedJaxpr, list[Any]]:
@@ -322,44 +287,3 @@ def _static_names(fn: Callable[..., Any], positions: tuple[int, ...]) -> frozens
         return frozenset()
     named = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     return frozenset(named[number] for number in positions if -len(named) <= number < len(named))
-
-
-def _budget(budget: object) -> Budget | None:
-    if budget is None:
-        return None
-    if isinstance(budget, int) and not isinstance(budget, bool):
-        if budget < 0:
-            raise ValueError(f"budget: expected a number of trials >= 0, found {budget}")
-        return Budget(trials=budget)
-    if isinstance(budget, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", budget)
-        if match:
-            return Budget(seconds=float(match[1]) * _SECONDS[match[2]])
-        raise ValueError(f'budget: expected a time like "500ms", "60s", "2m" or "1h", found {budget!r}')
-    raise TypeError(f'budget: expected a time like "60s" or a whole number of trials, found {budget!r}')
-
-
-def _effort(effort: object) -> int:
-    if isinstance(effort, bool) or effort not in EFFORTS or not isinstance(effort, int):
-        raise ValueError(f"effort: expected one of {', '.join(map(str, EFFORTS))}, found {effort!r}")
-    return effort
-
-
-def _target(target: object) -> str:
-    if target not in TARGETS or not isinstance(target, str):
-        raise ValueError(f"target: expected one of {', '.join(map(repr, TARGETS))}, found {target!r}")
-    return target
-
-
-def _database(database: object) -> str | None:
-    if database is None:
-        return None
-    if isinstance(database, str | os.PathLike) and os.fspath(database):
-        return str(os.fspath(database))
-    raise TypeError(f"database: expected a path, a URL or None, found {database!r}")
-
-
-def _seed(seed: object) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed: expected a whole number >= 0, found {seed!r}")
-    return seed

@@ -47,7 +47,9 @@ tilewright_call_p = Primitive("tilewright_call")
 tilewright_call_p.multiple_results = True
 
 
-def call(closed: ClosedJaxpr, operands: Sequence[Any], builder: Builder, arguments: tuple[int, ...] | None) -> list[Any]:
+def call(
+    closed: ClosedJaxpr, operands: Sequence[Any], builder: Builder, arguments: tuple[int, ...] | None
+) -> list[Any]:
     """Binds the primitive.
 
     Args:

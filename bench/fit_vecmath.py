@@ -222,9 +222,7 @@ def problems() -> list[Problem]:
     return [
         Problem("EXP", lambda x: x.exp(), range(7), -_HALF_LN2, _HALF_LN2, lambda x: x.exp()),
         Problem("EXP2", lambda x: (x * LN2).exp(), range(7), d("-.5"), d(".5"), lambda x: (x * LN2).exp()),
-        Problem(
-            "EXPM1", _expm1_tail, range(5), -_HALF_LN2, _HALF_LN2, lambda x: (x.exp() - 1) / x**2
-        ),
+        Problem("EXPM1", _expm1_tail, range(5), -_HALF_LN2, _HALF_LN2, lambda x: (x.exp() - 1) / x**2),
         Problem("LOG1P_TAIL", _log1p_tail, range(8), d("-.2501"), d(".5001"), lambda x: (1 + x).ln() / x**3),
         Problem("LOG1P_TAIL_WIDE", _log1p_tail, range(12), d("-.2501"), d(".5001"), lambda x: (1 + x).ln() / x**3, 53),
         Problem("SIN_TAIL", _sin_tail, range(4), _TINY, _QUARTER_PI_SQUARED, lambda z: 1 / z + _sin_tail(z)),

@@ -56,10 +56,15 @@ def dtype_name(dtype: Any) -> str:
     """Name of an element type; `dtype_of` gives it back."""
     if dtype == jax.dtypes.float0:
         return "float0"
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if is_extended(dtype):
         _EXTENDED[dtype.name] = dtype
         return dtype.name
     return np.dtype(dtype).name
+
+
+def is_extended(dtype: Any) -> bool:
+    """Whether an element type is one of JAX's own (PRNG keys), which NumPy can't hold."""
+    return jax.numpy.issubdtype(dtype, jax.dtypes.extended)
 
 
 def dtype_of(name: str) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, new_jaxpr_eqn, no_effects
 
 from ..ir.graph import Graph, GraphBuilder, Op, TensorType
-from .avals import UnsupportedProgram, type_of
+from .avals import UnsupportedProgram, is_extended, type_of
 from .primitives import encode
 
 # Calls that are inlined, with the parameter that holds the callee. Custom derivatives may go because differentiation
@@ -58,7 +59,9 @@ def to_graph(closed: ClosedJaxpr) -> Graph:
     """
     reader = _Reader()
     arguments = [reader.builder.input(type_of(var.aval)) for var in closed.jaxpr.invars]
-    constants = [reader.constant(value, var.aval) for value, var in zip(closed.consts, closed.jaxpr.constvars, strict=True)]
+    constants = [
+        reader.constant(value, var.aval) for value, var in zip(closed.consts, closed.jaxpr.constvars, strict=True)
+    ]
     return reader.builder.build(reader.inline(closed.jaxpr, constants, arguments))
 
 
@@ -142,9 +145,9 @@ def _is_plain_jit(params: dict[str, Any]) -> bool:
 
 def _constant_data(value: Any, aval: Any) -> Any:
     """A NumPy view of a constant, or the value itself where NumPy has no element type for it."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    if is_extended(aval.dtype):
         return value
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise UnsupportedProgram("a constant is traced")
     if isinstance(value, jax.Array) and not (value.is_fully_addressable and len(value.devices()) == 1):
         raise UnsupportedProgram(f"a constant of type {aval.str_short()} is spread over devices")

@@ -17,17 +17,18 @@ from jax import lax
 from jax.extend.core import Primitive, primitives
 
 from ..ir.graph import Param
-from .avals import dtype_name, dtype_of
+from .avals import dtype_name, dtype_of, is_extended
 
 _OPCODES = """
 abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type
 broadcast_in_dim cbrt ceil clamp clz complex concatenate conv_general_dilated convert_element_type copy cos cosh
-cumlogsumexp cummax cummin cumprod cumsum digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc
-exp exp2 expm1 floor gather ge gt igamma igammac imag integer_pow iota is_finite le lgamma log log1p logistic lt max min mul
-name ne neg nextafter not optimization_barrier or pad polygamma population_count pow pvary real reduce_and reduce_max
-reduce_min reduce_or reduce_precision reduce_prod reduce_sum reduce_window_max reduce_window_min reduce_window_sum
-reduce_xor rem reshape rev round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh slice
-sort split sqrt square squeeze stop_gradient sub tan tanh threefry2x32 top_k transpose xor zeta
+cumlogsumexp cummax cummin cumprod cumsum digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv
+erfc exp exp2 expm1 floor gather ge gt igamma igammac imag integer_pow iota is_finite le lgamma log log1p logistic
+lt max min mul name ne neg nextafter not optimization_barrier or pad polygamma population_count pow pvary real
+reduce_and reduce_max reduce_min reduce_or reduce_precision reduce_prod reduce_sum reduce_window_max
+reduce_window_min reduce_window_sum reduce_xor rem reshape rev round rsqrt select_n shift_left
+shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stop_gradient sub tan
+tanh threefry2x32 top_k transpose xor zeta
 """.split()
 
 _DTYPES = frozenset({"new_dtype", "dtype", "index_dtype", "preferred_element_type", "out_dtype"})
@@ -59,9 +60,7 @@ def encode(primitive: Primitive, params: Mapping[str, Any]) -> dict[str, Param] 
         return None
     try:
         plain = {
-            name: _encode(name, value)
-            for name, value in params.items()
-            if not (value is None and name in _OPTIONAL)
+            name: _encode(name, value) for name, value in params.items() if not (value is None and name in _OPTIONAL)
         }
         back = decode(opcode, plain)
     except NotPlain:
@@ -102,16 +101,17 @@ def _probes() -> dict[str, Callable[[Any], Any]]:
     """Calls that show which optional parameters a primitive has, for those that have any."""
     accuracy = "cbrt cos exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh".split()
     table: dict[str, Callable[[Any], Any]] = {name: getattr(lax, name) for name in accuracy}
-    vector, matrix, image = np.ones(2, np.float32), np.ones((2, 2), np.float32), np.ones((1, 1, 1), np.float32)
     table |= {
         "mul": lambda x: lax.mul(x, x),
         "broadcast_in_dim": lambda x: lax.broadcast_in_dim(x, (2,), ()),
         "convert_element_type": lambda x: lax.convert_element_type(x, np.int32),
         "iota": lambda x: lax.iota(np.int32, 2),
         "reshape": lambda x: lax.reshape(x, (1, 1)),
-        "reduce_sum": lambda x: lax.reduce_sum(x + vector, axes=(0,)),
-        "dot_general": lambda x: lax.dot(x + matrix, matrix),
-        "conv_general_dilated": lambda x: lax.conv_general_dilated(x + image, image, (1,), "VALID"),
+        "reduce_sum": lambda x: lax.reduce_sum(lax.broadcast(x, (2,)), axes=(0,)),
+        "dot_general": lambda x: lax.dot(lax.broadcast(x, (2, 2)), lax.broadcast(x, (2, 2))),
+        "conv_general_dilated": lambda x: lax.conv_general_dilated(
+            lax.broadcast(x, (1, 1, 1)), lax.broadcast(x, (1, 1, 1)), (1,), "VALID"
+        ),
     }
     return table
 
@@ -142,7 +142,7 @@ def _encode(name: str, value: Any) -> Param:
 
 
 def _encode_dtype(value: Any) -> str:
-    if jax.dtypes.issubdtype(value, jax.dtypes.extended):
+    if is_extended(value):
         raise NotPlain(value)
     return dtype_name(value)
 

@@ -93,6 +93,14 @@ class Facts:
         low, high = expr.bounds(self.ranges)
         return (low >= 0 or self.proves(expr)) and (high < extent or self.proves(constant(extent - 1) - expr))
 
+    def bounds(self, expr: AffineExpr) -> Range:
+        """An interval that holds every value of a resolved expression, each condition taken into account by itself."""
+        low, high = expr.bounds(self.ranges)
+        for known in self.conditions:
+            low = max(low, (expr - known).bounds(self.ranges)[0])
+            high = min(high, (expr + known).bounds(self.ranges)[1])
+        return low, max(low, high)
+
     def _derives(self, expr: AffineExpr, depth: int) -> bool:
         if expr.bounds(self.ranges)[0] >= 0:
             return True

@@ -81,6 +81,10 @@ class Constant:
     value: Any
     type: TensorType
 
+    def __post_init__(self) -> None:
+        if isinstance(self.value, np.generic):  # what NumPy makes of arrays without axes
+            object.__setattr__(self, "value", np.asarray(self.value))
+
     @property
     def portable(self) -> bool:
         """Whether the value is plain data."""
@@ -93,7 +97,7 @@ class Constant:
             raise GraphError(f"a constant of type {self.type} is an in-process reference and has no digest")
         state = hashlib.blake2b(f"{self.type.dtype}{self.type.shape}".encode(), digest_size=16)
         data = np.ascontiguousarray(self.value)
-        state.update(data.reshape(-1).view(np.uint8))
+        state.update(data.reshape(-1).view(np.uint8).data)
         return state.hexdigest()
 
 
@@ -246,8 +250,6 @@ class GraphBuilder:
     def constant(self, value: Any, type_: TensorType | None = None) -> int:
         """Adds a constant (a NumPy array, not copied) and returns its value."""
         number = self.fresh()
-        if isinstance(value, np.generic):
-            value = np.asarray(value)
         constant = Constant(value, type_ if type_ is not None else numpy_type(value))
         self.constants[number] = constant
         self.types[number] = constant.type

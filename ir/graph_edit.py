@@ -71,7 +71,7 @@ def region_boundary(graph: Graph, members: Collection[int]) -> tuple[tuple[int, 
 
 
 def subgraph(graph: Graph, members: Collection[int]) -> Graph:
-    """A region as a graph of its own: outside values become inputs, constants stay constants, values keep their numbers.
+    """A region as a graph of its own: outside values become inputs, constants stay, values keep their numbers.
 
     Its inputs and outputs stand in the order that `region_boundary` gives.
     """
@@ -111,7 +111,7 @@ def replace_region(graph: Graph, members: Collection[int], ops: Sequence[Op]) ->
 
 
 def toposort(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """Orders operations so that values are defined before they are read, staying as close to the given order as possible.
+    """Orders operations so that values are defined before they are read, otherwise as given where possible.
 
     Operations with effects keep their relative order.
 

@@ -9,7 +9,8 @@
     return %4, %5
 
 `parse_graph(print_graph(g))` gives `g` back exactly when nothing in it is opaque. Parameters are JSON with lists for
-tuples. Constants of at most 16 bytes stand in the text, larger ones are named by content digest and looked up on parsing.
+tuples. Constants of at most 16 bytes stand in the text; larger ones are named by content digest and looked up when the
+text is parsed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def digest(graph: Graph) -> str:
 
 
 def canonical(graph: Graph) -> Graph:
-    """The same program with values numbered in order and constants listed in order of first use (unused ones dropped)."""
+    """The same program with values numbered in order and constants in order of first use (unused ones dropped)."""
     uses = [value for op in graph.ops for value in op.operands] + list(graph.outputs)
     used_constants = [value for value in dict.fromkeys(uses) if value in graph.constants]
     defined = [*graph.inputs, *used_constants, *(value for op in graph.ops for value in op.results)]
@@ -122,24 +123,11 @@ def verify(graph: Graph) -> None:
         GraphError: a rule is broken; the message names it and shows the operations around the fault.
     """
     types: dict[int, TensorType] = {}
-
-    def define(value: int, type_: TensorType, where: int | None) -> None:
-        if value in types:
-            raise _fault(graph, where, f"%{value} is defined twice")
-        if any(not isinstance(size, int) or size < 0 for size in type_.shape):
-            raise _fault(graph, where, f"%{value} has a size that is not a whole number >= 0: {type_}")
-        types[value] = type_
-
     for value, type_ in graph.inputs.items():
-        define(value, type_, None)
+        _define(graph, types, value, type_, None)
     for value, constant in graph.constants.items():
-        define(value, constant.type, None)
-        if constant.portable and (constant.value.shape, constant.value.dtype.name) != (
-            constant.type.shape,
-            constant.type.dtype,
-        ):
-            found = f"{constant.value.dtype.name}{list(constant.value.shape)}"
-            raise _fault(graph, None, f"constant %{value} is declared {constant.type}, its array is {found}")
+        _define(graph, types, value, constant.type, None)
+        _verify_constant(graph, value, constant)
     for index, op in enumerate(graph.ops):
         for value in op.operands:
             if value not in types:
@@ -149,10 +137,27 @@ def verify(graph: Graph) -> None:
         _verify_params(graph, index, op)
         _verify_types(graph, index, op, [types[value] for value in op.operands])
         for value, type_ in zip(op.results, op.types, strict=True):
-            define(value, type_, index)
+            _define(graph, types, value, type_, index)
     for value in graph.outputs:
         if value not in types:
             raise _fault(graph, len(graph.ops), f"output %{value} is not defined")
+
+
+def _define(graph: Graph, types: dict[int, TensorType], value: int, type_: TensorType, where: int | None) -> None:
+    if value in types:
+        raise _fault(graph, where, f"%{value} is defined twice")
+    if any(not isinstance(size, int) or size < 0 for size in type_.shape):
+        raise _fault(graph, where, f"%{value} has a size that is not a whole number >= 0: {type_}")
+    types[value] = type_
+
+
+def _verify_constant(graph: Graph, value: int, constant: Constant) -> None:
+    if not constant.portable:
+        return
+    array, type_ = constant.value, constant.type
+    if (array.shape, array.dtype.name) != (type_.shape, type_.dtype):
+        found = f"{array.dtype.name}{list(array.shape)}"
+        raise _fault(graph, None, f"constant %{value} is declared {type_}, its array is {found}")
 
 
 def _verify_params(graph: Graph, index: int, op: Op) -> None:
@@ -255,7 +260,9 @@ def _print_constant(constant: Constant) -> str:
 
 
 def _prints_exactly(array: np.ndarray) -> bool:
-    return array.dtype.kind in "biuf" and bool(array == array) or array.dtype.name == "bfloat16" and bool(array == array)
+    return (array.dtype.kind in "biuf" and bool(array == array)) or (
+        array.dtype.name == "bfloat16" and bool(array == array)
+    )
 
 
 def _wide(dtype: str) -> str:
@@ -288,7 +295,3 @@ def _opaque_names(graph: Graph) -> list[str]:
     names = [op.opcode for op in graph.ops if op.opaque]
     names += [str(constant.type) for constant in graph.constants.values() if not constant.portable]
     return sorted(set(names))
-
-
-Verifier = Callable[[Graph], None]
-"""What a pass manager calls between passes."""

@@ -17,8 +17,8 @@ Params = Mapping[str, Param]
 UNARY = frozenset(
     """
     abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil clz copy cos cosh digamma erf erf_inv erfc exp
-    exp2 expm1 floor integer_pow lgamma log log1p logistic neg not population_count reduce_precision round rsqrt sign sin
-    sinh sqrt square stop_gradient tan tanh
+    exp2 expm1 floor integer_pow lgamma log log1p logistic neg not population_count reduce_precision round rsqrt sign
+    sin sinh sqrt square stop_gradient tan tanh
     """.split()
 )
 """Elementwise operations of one operand that keep its type (`abs` of a complex number is real)."""

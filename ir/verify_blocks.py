@@ -45,7 +45,7 @@ def reductions(p: Program) -> Iterator[Fault]:
 def distinct_elements(p: Program) -> Iterator[Fault]:
     """A Block writes a different element for each value of its data iterators, the same one along reduce iterators."""
     for site, block in p.blocks():
-        if any(it.extent == 0 for it in block.iters):
+        if p.facts(site).empty:
             continue
         written = {n for e in block.write.index for n in e.variables()}
         for it in block.iters:

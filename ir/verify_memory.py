@@ -190,7 +190,7 @@ def _owned(found: list[tuple[AffineExpr, Facts]], name: str) -> Atom | None:
         if len(own) != 1:
             return None
         parts.add(own[0])
-        spans.append((expr - AffineExpr(tuple(own))).bounds(facts.ranges))
+        spans.append(facts.bounds(expr - AffineExpr(tuple(own))))
     if len(parts) != 1:
         return None
     atom, k = parts.pop()

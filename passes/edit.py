@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..ir.affine import Range
-from ..ir.loop import Alloc, Block, For, If, Iter, LoopFunc, Stmt, children, loop_range, rewrite, seq, walk
+from ..ir.loop import Alloc, Block, Buffer, For, If, Iter, LoopFunc, Stmt, children, loop_range, rewrite, seq, walk
 from .schedule import ScheduleError
 
 
@@ -59,6 +59,16 @@ def find_alloc(func: LoopFunc, name: str) -> Alloc:
         if alloc.buffer.name == name:
             return alloc
     raise ScheduleError(f"expected an allocated buffer, one of {[a.buffer.name for a in found]}, found {name!r}")
+
+
+def find_buffer(func: LoopFunc, name: str) -> Buffer:
+    """The parameter or allocated buffer of that name.
+
+    Raises:
+        ScheduleError: there is none.
+    """
+    found = next((b for b in func.params if b.name == name), None)
+    return found or find_alloc(func, name).buffer
 
 
 def with_body(func: LoopFunc, body: Stmt | None) -> LoopFunc:
@@ -155,5 +165,3 @@ def fresh(name: str, used: set[str]) -> str:
 def map_blocks(stmt: Stmt, f: Callable[[Block], Stmt | None]) -> Stmt | None:
     """Rebuild with every Block mapped."""
     return rewrite(stmt, lambda s: f(s) if isinstance(s, Block) else s)
-
-

@@ -29,6 +29,7 @@ class FoldConstants:
     name: str = "fold-constants"
 
     def __call__(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
         constants = dict(graph.constants)
         kept: list[Op] = []
         for op in graph.ops:
@@ -61,6 +62,7 @@ class MergeEqual:
     name: str = "merge-equal"
 
     def __call__(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
         mapping = _equal_constants(graph)
         seen: dict[object, Op] = {}
         kept: list[Op] = []
@@ -87,6 +89,7 @@ class RemoveDead:
     name: str = "remove-dead"
 
     def __call__(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
         return remove_dead(graph)
 
 

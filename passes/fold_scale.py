@@ -20,7 +20,7 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.graph import Graph, Op
-from .manager import RewriteRule, Rewriter, apply_rules
+from .manager import Rewriter, RewriteRule, apply_rules
 
 _PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
 
@@ -32,6 +32,7 @@ class FoldScales:
     name: str = "fold-scales"
 
     def __call__(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
         if not any(op.opcode in _PRODUCTS for op in graph.ops):
             return graph
         return apply_rules(graph, RULES)
@@ -251,7 +252,7 @@ def _scale_of_shift(op: Op, r: Rewriter) -> int | None:
 
 
 def _shift_of_shift(op: Op, r: Rewriter) -> int | None:
-    """product + a + b -> product + (a + b), and the same with subtractions."""
+    """Product + a + b -> product + (a + b), and the same with subtractions."""
     for value, outer, place in _split(op, r):
         inner = r.producer(value)
         if inner is None or inner.opcode not in ("add", "sub") or not r.only_user(value):

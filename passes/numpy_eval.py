@@ -139,9 +139,17 @@ _RULES: dict[str, Callable[..., Any]] = {
     "and": _binary(np.bitwise_and),
     "or": _binary(np.bitwise_or),
     "xor": _binary(np.bitwise_xor),
-    **{name: _binary(getattr(np, ufunc)) for name, ufunc in (
-        ("eq", "equal"), ("ne", "not_equal"), ("lt", "less"), ("le", "less_equal"), ("gt", "greater"),
-        ("ge", "greater_equal"))},
+    **{
+        name: _binary(getattr(np, ufunc))
+        for name, ufunc in (
+            ("eq", "equal"),
+            ("ne", "not_equal"),
+            ("lt", "less"),
+            ("le", "less_equal"),
+            ("gt", "greater"),
+            ("ge", "greater_equal"),
+        )
+    },
     "not": _unary(np.invert),
     "neg": _unary(lambda a: np.negative(a) if a.dtype != np.bool_ else None),
     "abs": _unary(lambda a: np.abs(a) if a.dtype.kind != "c" else None),

@@ -7,9 +7,11 @@ refuses with a `ScheduleError` that says what was expected and what was found.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,20 +74,41 @@ def primitive(fn: PrimitiveFn) -> PrimitiveFn:
     return fn
 
 
+def primitives() -> Mapping[str, PrimitiveFn]:
+    """Every primitive by name, whichever modules were imported before."""
+    importlib.import_module(f"{__package__}.primitives")
+    return PRIMITIVES
+
+
 def apply_step(func: LoopFunc, step: Step) -> LoopFunc:
     """Apply one step.
 
     Raises:
         ScheduleError: the primitive does not exist, takes other arguments, or refuses.
     """
-    fn = PRIMITIVES.get(step.primitive)
+    fn = primitives().get(step.primitive)
     if fn is None:
         raise ScheduleError(f"expected one of the primitives {sorted(PRIMITIVES)}, found {step.primitive!r}")
+    _check_arguments(step, _signature(fn))
+    return fn(func, step.target, *step.args)
+
+
+@functools.cache
+def _signature(fn: PrimitiveFn) -> inspect.Signature:
+    return inspect.signature(fn, eval_str=True)
+
+
+def _check_arguments(step: Step, signature: inspect.Signature) -> None:
+    """Number and types of the arguments, which may come from a file."""
     try:
-        inspect.signature(fn).bind(func, step.target, *step.args)
+        bound = signature.bind(None, step.target, *step.args)
     except TypeError as error:
         raise ScheduleError(f"wrong arguments for {step.primitive}: {error}") from None
-    return fn(func, step.target, *step.args)
+    for name, given in list(bound.arguments.items())[1:]:
+        wanted = signature.parameters[name].annotation
+        for value in given if isinstance(given, tuple) else (given,):
+            if type(value) is not wanted:
+                raise ScheduleError(f"expected {name} of {step.primitive} to be {wanted.__name__}, found {value!r}")
 
 
 def replay(func: LoopFunc, trace: Trace) -> LoopFunc:

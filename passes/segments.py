@@ -31,8 +31,7 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
 
     Args:
         graph: the graph.
-        regions: what runs natively; everything else is XLA's. Aliases join the region that feeds them, and only where
-            their result and what it aliases are not both needed outside.
+        regions: what runs natively; everything else is XLA's. Aliases join the region that feeds them.
 
     Returns:
         Segments in an order in which they can run.
@@ -42,8 +41,7 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
     native = set(region_of)
     aliases = {r.members[0]: r for r in regions if r.kind == "alias" and len(r.members) == 1}
     for index in sorted(aliases):
-        source = graph.producers.get(graph.ops[index].operands[0])
-        if source in native:
+        if graph.producers.get(graph.ops[index].operands[0]) in native:
             native.add(index)
     levels = _levels(graph, compute, region_of, native)
     found: dict[int, list[Region]] = {}

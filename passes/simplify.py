@@ -13,9 +13,10 @@ import numpy as np
 from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, UNARY
-from .manager import RewriteRule, Rewriter, apply_rules
+from .manager import Rewriter, RewriteRule, apply_rules
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
+_UNIFORM_LIMIT = 4096  # larger constants are not searched for being the same number throughout
 _LOSSLESS = {
     ("float16", "float32"),
     ("float16", "float64"),
@@ -44,6 +45,7 @@ class Simplify:
     name: str = "simplify"
 
     def __call__(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
         return apply_rules(graph, RULES)
 
 
@@ -54,9 +56,13 @@ def scalar(value: int, r: Rewriter) -> float | int | bool | None:
         value = op.operands[0]
         op = r.producer(value)
     array = r.graph.constant(value)
-    if array is None or array.size != 1 or not dtypes.is_known(array.dtype.name) or array.dtype.kind == "c":
+    if array is None or not 0 < array.size <= _UNIFORM_LIMIT:
         return None
-    return array.reshape(()).astype(np.float64 if dtypes.is_float(array.dtype.name) else array.dtype).item()
+    if not dtypes.is_known(array.dtype.name) or array.dtype.kind == "c":
+        return None
+    flat = array.reshape(-1).astype(np.float64 if dtypes.is_float(array.dtype.name) else array.dtype)
+    uniform = np.all(flat == flat[0]) and (flat.dtype.kind != "f" or np.all(np.signbit(flat) == np.signbit(flat[0])))
+    return flat[0].item() if uniform else None
 
 
 def same_type(value: int, op: Op, r: Rewriter) -> bool:
@@ -276,8 +282,12 @@ def _constant_operand(op: Op, r: Rewriter) -> int | None:
             shape[axis] = size
         if source not in r.graph.constants or tuple(shape) == inner.type.shape:
             continue
-        small = r.add1("broadcast_in_dim", source, shape=tuple(shape), **{
-            "broadcast_dimensions": inner.params["broadcast_dimensions"]})
+        small = r.add1(
+            "broadcast_in_dim",
+            source,
+            shape=tuple(shape),
+            **{"broadcast_dimensions": inner.params["broadcast_dimensions"]},
+        )
         operands = (small, other) if index == 0 else (other, small)
         return r.builder.add(op.opcode, operands, op.params, op.types)[0]
     return None

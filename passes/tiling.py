@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from ..ir.affine import AffineExpr, FloorDiv, Mod, Range, constant, var
+from ..ir.affine import AffineExpr, Range, constant, var
 from ..ir.loop import Alloc, Block, For, If, LoopFunc, Stmt, blocks, children, loop_range, reads, seq, substitute, walk
+from ..ir.sites import program
+from ..ir.verify_memory import no_races
 from .copying import copy_stmt
 from .edit import find_block, find_iter, find_loop, fresh, path_to, ranges_at, replace_stmt, used_names
 from .schedule import ScheduleError, primitive
@@ -25,13 +28,14 @@ def split(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     """
     found = find_block(func, block)
     it = find_iter(found, iterator)
-    if type(factor) is not int or not 1 <= factor <= max(it.extent, 1):
+    if not 1 <= factor <= max(it.extent, 1):
         raise ScheduleError(f"expected a factor in 1..{it.extent} for {block}.{iterator}, found {factor}")
     name = fresh(f"{block}.{iterator}", used_names(func))
     limit = it.limit
     if it.extent % factor:
         if limit is not None:
-            raise ScheduleError(f"expected a factor that divides {it.extent}, since {block}.{iterator} is cut by a limit, found {factor}")
+            cut = f"since {block}.{iterator} is cut by a limit"
+            raise ScheduleError(f"expected a factor that divides {it.extent}, {cut}, found {factor}")
         limit = it.lower + it.extent
     tile = replace(it, lower=it.lower + var(name) * factor, extent=factor, limit=limit)
     inner = replace(found, iters=tuple(tile if i is it else i for i in found.iters))
@@ -87,20 +91,20 @@ def unroll(func: LoopFunc, loop: str) -> LoopFunc:
 def parallel(func: LoopFunc, loop: str) -> LoopFunc:
     """Share the iterations of the outermost loop among threads.
 
-    Refuses: a loop that is not the function's outermost one or has siblings; bounds that are not constants; writes to
-    memory that the threads share which two iterations could both make.
+    Refuses: a loop that is not the function's outermost one or has siblings; bounds that are not constants; memory
+    that the threads share of which two iterations could use the same element, one of them writing it.
     """
     found = find_loop(func, loop)
     for outer in path_to(func.body, found) or []:
         if not isinstance(outer, Alloc):
-            raise ScheduleError(f"expected {loop} to be the only outermost loop, found it inside a {type(outer).__name__}")
+            kind = type(outer).__name__
+            raise ScheduleError(f"expected {loop} to be the only outermost loop, found it inside a {kind}")
     if _constant_trips(found) is None:
         raise ScheduleError(f"expected constant bounds for {loop}")
-    private = {s.buffer.name for s in walk(found.body) if isinstance(s, Alloc)}
-    for block in blocks(found.body):
-        if block.write.buffer not in private and not _distinct(found, block):
-            raise ScheduleError(f"expected {block.name} to write different elements in each iteration of {loop}")
-    return replace_stmt(func, found, replace(found, kind="parallel"))
+    shared = replace_stmt(func, found, replace(found, kind="parallel"))
+    for _, message in no_races(program(shared)):
+        raise ScheduleError(message)
+    return shared
 
 
 @primitive
@@ -130,23 +134,31 @@ def interchange(func: LoopFunc, outer: str, inner: str) -> LoopFunc:
 
     Before ``for i: for j: S``; after ``for j: for i: S``.
 
-    Refuses: loops that are not directly nested, bounds of the inner one that depend on the outer one, or a body in
-    which an element is written by one Block and read by another (their order could change).
+    Refuses: loops that are not directly nested or parallel, bounds of the inner one that depend on the outer one, a
+    body in which a buffer has several writers or is written by one Block and read by another, and a store that may
+    write an element in several iterations of both loops: their order would change.
     """
     first, second = find_loop(func, outer), find_loop(func, inner)
     if first.body is not second:
         raise ScheduleError(f"expected {inner} directly inside {outer}")
+    if "parallel" in (first.kind, second.kind):
+        raise ScheduleError(f"expected serial or unrolled loops, found {outer} {first.kind}")
     if any(outer in e.variables() for e in (*second.lower, *second.upper)):
         raise ScheduleError(f"expected the bounds of {inner} not to depend on {outer}")
     private = {s.buffer.name for s in walk(second.body) if isinstance(s, Alloc)}
     inside = list(blocks(second.body))
-    written = {b.write.buffer for b in inside} - private
+    writers = [b for b in inside if b.write.buffer not in private]
+    written = {b.write.buffer for b in writers}
     for block in inside:
         clash = written & {r.buffer for r in reads(block.value)}
         if clash:
             raise ScheduleError(f"expected no value to flow between iterations, found {sorted(clash)} written and read")
-    if len([b for b in inside if b.write.buffer not in private]) > len(written):
+    if len(writers) > len(written):
         raise ScheduleError("expected one writer per buffer inside the loops")
+    outside = ranges_at(func, first)
+    for block in writers:
+        if block.monoid is None and not any(_distinct(loop, first, block, outside) for loop in (first, second)):
+            raise ScheduleError(f"expected {block.name} to write each element in one iteration of {outer} or {inner}")
     return replace_stmt(func, first, replace(second, body=replace(first, body=second.body)))
 
 
@@ -154,7 +166,7 @@ def interchange(func: LoopFunc, outer: str, inner: str) -> LoopFunc:
 def partition(func: LoopFunc, loop: str) -> LoopFunc:
     """Cut a loop where the guards inside are decided, so that the middle part runs without them.
 
-    Before ``for x in 0..4: B(guard 14*x + i - 1 >= 0)``; after ``for x#0 in 0..1: B#0(guard ...); for x#1 in 1..4: B#1``.
+    Before ``for x in 0..4: B(guard 14*x + i - 1 >= 0)``; after ``B#0(guard i - 1 >= 0)`` and ``for x#1 in 1..4: B#1``.
     Copies of loops, Blocks and buffers get the suffixes ``#0``, ``#1``, ``#2``.
 
     Refuses: bounds that are not constants, a parallel loop, or no iterations in which all guards hold.
@@ -188,54 +200,25 @@ def _constant_trips(loop: For) -> int | None:
     return max(0, loop.upper[0].const - loop.lower[0].const)
 
 
-def _distinct(loop: For, block: Block) -> bool:
-    """Whether iterations of ``loop`` provably write different elements: some index moves by more than the rest spans."""
-    ranges: dict[str, Range] = {}
-    _inner_ranges(loop.body, {loop.name: loop_range(loop, {})}, block, ranges)
-    digits = []
-    for expr in _resolved(block):
-        own = [(a, k) for a, k in expr.terms if loop.name in _variables(a)]
-        if not own:
-            continue
-        rest = AffineExpr(tuple(t for t in expr.terms if t not in own))
-        try:
-            lo, hi = rest.bounds(ranges)
-        except KeyError:
-            return False
-        if len(own) == 1 and abs(own[0][1]) > hi - lo:
-            digits.append(own[0][0])
-    if loop.name in digits:
-        return True
-    return _recomposes(loop.name, digits, loop_range(loop, {}))
+def _distinct(loop: For, nest: For, block: Block, outside: Mapping[str, Range]) -> bool:
+    """Whether two iterations of ``loop`` never write the same element, whatever the other loops in ``nest`` do.
 
-
-def _recomposes(name: str, digits: list[str | FloorDiv | Mod], span: Range) -> bool:
-    """Whether the quotients and remainders of a fused loop variable that are written determine the variable."""
-    whole = var(name)
-    for quotient in digits:
-        if isinstance(quotient, FloorDiv) and quotient.operand == whole:
-            for digit in digits:
-                if isinstance(digit, Mod) and digit.operand == whole and digit.divisor == quotient.divisor:
-                    return True
-    return span[0] == span[1]
-
-
-def _variables(atom: str | FloorDiv | Mod) -> frozenset[str]:
-    return frozenset((atom,)) if isinstance(atom, str) else atom.operand.variables()
-
-
-def _resolved(block: Block) -> list[AffineExpr]:
-    """Write indices with each iterator replaced by its lower bound plus a relative variable of the same name."""
-    env = {i.name: i.lower + var(i.name) for i in block.iters}
-    return [e.substitute(env) for e in block.write.index]
-
-
-def _inner_ranges(stmt: Stmt, known: dict[str, Range], block: Block, out: dict[str, Range]) -> None:
-    for s in walk(stmt):
+    That is so where some index moves by more than everything else in it can make up for.
+    """
+    ranges = {name: (0, 0) for name in outside}
+    for s in walk(nest):
         if isinstance(s, For):
-            known[s.name] = loop_range(s, known)
-    out.update(known)
-    out.update({i.name: (0, max(i.extent - 1, 0)) for i in block.iters})
+            ranges[s.name] = loop_range(s, {**outside, **ranges})
+    ranges |= {i.name: (0, max(i.extent - 1, 0)) for i in block.iters}
+    env = {i.name: i.lower + var(i.name) for i in block.iters}
+    for index in block.write.index:
+        expr = index.substitute(env)
+        step = expr.coefficient(loop.name)
+        rest = expr - var(loop.name) * step
+        lo, hi = rest.bounds(ranges)
+        if loop.name not in rest.variables() and abs(step) > hi - lo:
+            return True
+    return False
 
 
 def _undisturbed(loop: For, start: int, stop: int, outer: dict[str, Range]) -> Range:

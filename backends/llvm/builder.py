@@ -7,12 +7,12 @@ used wherever they dominate. Types come as `VType`; booleans are ``i1`` in regis
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from ...ir.dtypes import FLOATS, INTEGERS, SIGNED
+from .constants import scalar_constant
 
 _SCALAR_TEXT = {
     **{name: f"i{name.lstrip('uint')}" for name in INTEGERS},
@@ -204,13 +204,13 @@ class Builder:
     def const(self, value: float | int | bool, t: VType) -> str:
         """The constant of type ``t`` (every lane the same), rounded to floats, wrapped to integers."""
         if not t.lanes:
-            return _scalar_constant(value, t.dtype)
-        return f"splat ({_SCALAR_TEXT[t.dtype]} {_scalar_constant(value, t.dtype)})"
+            return scalar_constant(value, t.dtype)
+        return f"splat ({_SCALAR_TEXT[t.dtype]} {scalar_constant(value, t.dtype)})"
 
     def lanes(self, values: Sequence[float | int | bool], t: VType) -> str:
         """The vector constant with these lanes."""
         scalar = _SCALAR_TEXT[t.dtype]
-        return "<" + ", ".join(f"{scalar} {_scalar_constant(value, t.dtype)}" for value in values) + ">"
+        return "<" + ", ".join(f"{scalar} {scalar_constant(value, t.dtype)}" for value in values) + ">"
 
     # Arithmetic -------------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Builder:
         return self.value(f"fneg {t.text} {a}")
 
     def intrinsic(self, name: str, t: VType, *args: str, flags: str = "") -> str:
-        """``llvm.<name>`` with operands and result of type ``t`` (``fma``, ``maximum``, ``ctpop``, ...), ``flags`` as in `op`."""
+        """``llvm.<name>`` with operands and result of type ``t`` (``fma``, ``maximum``, ...), ``flags`` as in `op`."""
         self._count = n = self._count + 1
         text = t.text
         full = f"llvm.{name}.{t.suffix}"
@@ -283,9 +283,7 @@ class Builder:
         if not t.lanes:
             return a
         first = self.value(f"insertelement {t.text} poison, {_SCALAR_TEXT[t.dtype]} {a}, i32 0")
-        return self.value(
-            f"shufflevector {t.text} {first}, {t.text} poison, <{t.lanes} x i32> zeroinitializer"
-        )
+        return self.value(f"shufflevector {t.text} {first}, {t.text} poison, <{t.lanes} x i32> zeroinitializer")
 
     def extract(self, t: VType, a: str, lane: int) -> str:
         """Lane ``lane`` of the vector ``a`` as a scalar."""
@@ -381,39 +379,3 @@ class Builder:
         suffix = f"v{t.lanes}i8" if t.dtype == "bool" else t.suffix
         mask = ", ".join(["i1 true"] * mask_lanes + ["i1 false"] * (t.lanes - mask_lanes))
         return f"llvm.masked.{verb}.{suffix}.p0", f"<{t.lanes} x i1>", f"<{mask}>"
-
-
-def _scalar_constant(value: float | int | bool, dtype: str) -> str:
-    """LLVM's text of one constant; floats exactly, as bits."""
-    if dtype == "bool":
-        return "true" if value else "false"
-    if dtype not in FLOATS:
-        bits = int(dtype.lstrip("uint"))
-        wrapped = int(value) & ((1 << bits) - 1)
-        return str(wrapped - (1 << bits) if dtype in SIGNED and wrapped >> (bits - 1) else wrapped)
-    number = float(value)
-    if dtype == "float64":
-        return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
-    if dtype == "float16":
-        return f"0xH{struct.unpack('<H', _packed('<e', number))[0]:04X}"
-    rounded = struct.unpack("<f", _packed("<f", number))[0]
-    if dtype == "float32":
-        # LLVM writes a float as the double with the same value.
-        return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
-    return f"0xR{_bfloat16_bits(rounded):04X}"
-
-
-def _packed(code: str, number: float) -> bytes:
-    """``struct.pack`` that rounds what is too large to infinity, as IEEE conversion does."""
-    try:
-        return struct.pack(code, number)
-    except OverflowError:
-        return struct.pack(code, float("inf") if number > 0 else float("-inf"))
-
-
-def _bfloat16_bits(number: float) -> int:
-    """The bits of ``number`` (a float32) rounded to the nearest bfloat16, ties to even."""
-    bits = struct.unpack("<I", struct.pack("<f", number))[0]
-    if number != number:
-        return (bits >> 16) | 0x40
-    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

@@ -2,8 +2,8 @@
 
 Functions are named as in ``jax.lax`` and agree with it in special values (NaN, infinities, zeros, integer overflow).
 LLVM's own intrinsics for most of them become calls of scalar library functions, so they are polynomials here:
-straight-line code without calls or branches, for scalars and vectors of any length. ``tilewright.bench.vecmath`` measures
-error and speed. They need fused multiply-add in hardware.
+straight-line code without calls or branches, for scalars and vectors of any length, on targets with fused multiply-add.
+``tilewright.bench.vecmath`` measures their error and speed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ _FLOAT32: Mapping[str, Callable[..., str]] = {
     "tan": vecmath_trig.tan,
     "tanh": vecmath_exp.tanh,
 }
+_FUSED = frozenset({"fma", "avx512f", "neon"})
 _NARROW = ("float16", "bfloat16")
 _CONVERSIONS = {"convert_element_type": convert, "bitcast_convert_type": bitcast}
 
 
 def _approximation(function: Callable[..., str]) -> Emitter:
-    return lambda b, t, args, params: function(Ops(b, t), *args)
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        if b.features.isdisjoint(_FUSED):
+            raise ValueError(f"expected a target with fused multiply-add, found the features {sorted(b.features)}")
+        return function(Ops(b, t), *args)
+
+    return emit
 
 
 def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
@@ -75,9 +81,7 @@ SUPPORTED: Mapping[str, frozenset[str]] = MappingProxyType(_supported())
 """Element types of the operands that `emit` takes, by function."""
 
 
-def emit(
-    b: Builder, name: str, t: VType, args: Sequence[str], params: Params = (), result: VType | None = None
-) -> str:
+def emit(b: Builder, name: str, t: VType, args: Sequence[str], params: Params = (), result: VType | None = None) -> str:
     """Emit an elementwise function.
 
     Args:
@@ -92,7 +96,7 @@ def emit(
         The value: of type ``t``, a boolean for comparisons and ``is_finite``, ``result`` for conversions.
 
     Raises:
-        ValueError: the function does not exist for this element type, see `SUPPORTED`.
+        ValueError: the function does not exist for this element type (see `SUPPORTED`), or on this target.
     """
     emitter = _EMITTERS.get((name, t.dtype))
     if emitter is not None:

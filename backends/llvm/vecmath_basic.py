@@ -1,8 +1,8 @@
 """Elementwise operations that need no approximation: arithmetic, comparisons, bits and conversions.
 
-Where hardware and ``jax.lax`` differ, ``lax`` decides: integer division by zero gives -1 and its remainder the dividend,
-shifts by too much give 0 (or the sign), conversions of floats to integers saturate and make zero of NaN. Only the sign
-of a zero that is the maximum or minimum of two zeros is left open.
+Where hardware and ``jax.lax`` differ, ``lax`` decides: integer division by zero gives -1 and its remainder the
+dividend, shifts by too much give 0 (or the sign), conversions of floats to integers saturate and make zero of NaN. Only
+the sign of a zero that is the maximum or minimum of two zeros is left open.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def _safe_divisor(b: Builder, t: VType, args: Sequence[str]) -> tuple[str, str]:
     if t.dtype not in SIGNED:
         return by_zero, safe
     smallest = b.const(-(1 << (8 * itemsize(t.dtype) - 1)), t)
-    overflow = b.op(
-        "and", t.with_dtype("bool"), b.compare("eq", t, x, smallest), b.compare("eq", t, y, b.const(-1, t))
-    )
+    overflow = b.op("and", t.with_dtype("bool"), b.compare("eq", t, x, smallest), b.compare("eq", t, y, b.const(-1, t)))
     return by_zero, b.select(t, overflow, one, safe)
 
 

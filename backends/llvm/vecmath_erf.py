@@ -16,7 +16,7 @@ def erf(o: Ops, x: str) -> str:
     square = o.mul(x, x)
     small = o.fma(o.horner(square, ERF_SMALL), x, x)
     magnitude = o.at_most(o.abs(x), _ERF_ONE)
-    n, n_int, f = o.split_integer(o.horner(magnitude, ERF_LARGE))
+    _, n_int, f = o.split_integer(o.horner(magnitude, ERF_LARGE))
     power = o.iop("shl", n_int, o.mantissa)
     complement = o.from_bits(o.iop("add", o.bits(o.horner(f, EXP2_SHORT)), power))
     large = o.copysign(o.sub(1.0, complement), x)
@@ -44,7 +44,10 @@ def erfc(o: Ops, x: str) -> str:
 
 
 def _expm1_minus_square(o: Ops, a: str) -> tuple[str, str, str]:
-    """``p`` and ``n`` with ``exp(-a**2) = 2**n (1 + p)``; what rounding ``a**2`` loses goes into the reduced argument."""
+    """``p`` and ``n`` (float and integer) with ``exp(-a**2) = 2**n (1 + p)``.
+
+    What rounding ``a**2`` loses goes into the reduced argument.
+    """
     square = o.mul(a, a)
     lost = o.fma(a, a, o.neg(square))
     n, n_int, r = reduce(o, o.neg(square))

@@ -8,8 +8,8 @@ from .vecmath_core import Ops
 def rem(o: Ops, x: str, y: str) -> str:
     """C's ``fmod`` of float32, exact.
 
-    In float64 a quotient q is right to 52 bits, and ``x - q y`` is exact because y has 24 bits only: each step leaves at
-    most 2**-51 of x, and quotients reach 2**277.
+    In float64 a quotient q is right to 52 bits, and ``x - q y`` is exact because y has 24 bits only: each step leaves
+    at most 2**-51 of x, and quotients reach 2**277.
     """
     w = o.widened()
     wide_x, wide_y = o.widen(x), o.widen(y)

@@ -1,7 +1,7 @@
 """Trigonometric functions of float32: sin, cos, tan, atan and atan2.
 
-Arguments of any size are reduced exactly: ``x / (2 pi)`` modulo 1 in float64, with ``1 / (2 pi)`` in four parts (Payne and
-Hanek's idea). Each product's whole part is removed before the parts are added.
+Arguments of any size are reduced: ``x / (2 pi)`` modulo 1 in float64, with ``1 / (2 pi)`` in four parts (after Payne
+and Hanek). Each product's whole part is removed, exactly, before the parts are added.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _reduce(o: Ops, x: str) -> tuple[Ops, str, str]:
     """The angle modulo a quarter turn.
 
     Returns:
-        Instructions on float64, the angle in [-pi/4, pi/4] as float64, and the number of quarter turns modulo 4 as int32.
+        Instructions on float64, the angle in [-pi/4, pi/4] as float64, and the quarter turns (modulo 4) as int32.
     """
     w = o.widened()
     wide = o.widen(x)
@@ -97,10 +97,9 @@ def _atan_ratio(o: Ops, y: str, x: str) -> str:
     steep = o.compare("gt", a, b)
     numerator, denominator = o.select(steep, b, a), o.select(steep, a, b)
     ratio = o.div(numerator, denominator)
-    # 0 / 0 and inf / inf.
-    ratio = o.select(o.compare("eq", numerator, 0.0), 0.0, ratio)
-    both = o.compare("eq", numerator, float("inf"))
-    ratio = o.select(both, 1.0, ratio)
+    # Neither inf / inf nor 0 / 0 is NaN.
+    ratio = o.select(o.compare("eq", a, b), 1.0, ratio)
+    ratio = o.select(o.compare("eq", o.add(a, b), 0.0), 0.0, ratio)
     z = o.mul(ratio, ratio)
     angle = o.fma(o.mul(z, ratio), o.horner(z, ATAN_TAIL), ratio)
     angle = o.select(steep, _from(o, math.pi / 2, angle), angle)
@@ -113,4 +112,3 @@ def _from(o: Ops, whole: float, angle: str) -> str:
     """``whole - angle`` with ``whole`` to twice the precision."""
     high = o.rounded(whole)
     return o.sub(high, o.sub(angle, whole - high))
-

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from jax import lax
-
-from tilewright.backends.llvm import toolchain
+from tilewright.backends.llvm import link, toolchain
 from tilewright.backends.llvm.builder import Builder, vtype
 from tilewright.backends.llvm.vecmath import SUPPORTED, emit
 from tilewright.bench.vecmath import CONFIGURATIONS, MAX_ULP, REFERENCES, elementwise, stratified, ulp_error, worst
-from tilewright.ir.dtypes import FLOATS, INTEGERS, to_numpy
+from tilewright.ir.dtypes import FLOATS, to_numpy
+from tilewright.ir.elementwise import SIGNATURES
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = np.array(
-    [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.0, -3.0, 2.5, -2.5, INF, -INF, NAN, 1e-30, -1e-30, 1e30, -1e30]
-    + [2.0**-126, -(2.0**-126), 3.4028234e38, -3.4028234e38, 0.99999994, 1.0000001, 1e-45, -1e-45, 7.0, -8.0],
+    """
+    0 -0 1 -1 0.5 2 3 -2 -3 2.5 -2.5 7 -8 0.99999994 1.0000001 1e-30 -1e-30 1e30 -1e30 inf -inf nan
+    1.1754944e-38 -1.1754944e-38 3.4028234e38 -3.4028234e38 1e-45 -1e-45
+    """.split(),
     np.float32,
 )
-INT_NAMES = sorted(name for name, dtypes in SUPPORTED.items() if "int32" in dtypes and "float32" not in dtypes)
+CONVERTED = [*FLOATS, "int8", "uint8", "int32", "uint32", "int64", "bool"]
 
 
 def require(configuration: str) -> None:
@@ -43,7 +47,7 @@ def apply(name: str, *args: np.ndarray, lanes: int = 8, **options: object) -> np
 @pytest.mark.parametrize("name", REFERENCES)
 def test_error_stays_bounded(name: str, configuration: str, request: pytest.FixtureRequest) -> None:
     require(configuration)
-    bits = stratified(1 << (24 if request.config.getoption("--full") else 17))
+    bits = stratified(1 << (24 if request.config.getoption("--full") else 16))
     error, at = worst(name, configuration, bits)
     assert error <= MAX_ULP[name], f"{name}({at!r})"
 
@@ -52,13 +56,13 @@ def test_error_stays_bounded(name: str, configuration: str, request: pytest.Fixt
 @pytest.mark.parametrize("name", REFERENCES)
 def test_error_stays_bounded_without_denormals(name: str, configuration: str) -> None:
     require(configuration)
-    error, at = worst(name, configuration, stratified(1 << 16, seed=1), flush=True)
+    error, at = worst(name, configuration, stratified(1 << 15, seed=1), flush=True)
     assert error <= MAX_ULP[name], f"{name}({at!r})"
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 12, 16, 32])
+@pytest.mark.parametrize("lanes", [1, 4, 12, 32])
 @pytest.mark.parametrize("configuration", ["avx512", "avx2"])
-@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erfc", "sin", "cbrt"])
+@pytest.mark.parametrize("name", ["exp", "tanh", "sin", "cbrt"])
 def test_any_number_of_lanes(name: str, lanes: int, configuration: str) -> None:
     require(configuration)
     x = np.linspace(0.1, 9, 97, dtype=np.float32)
@@ -155,7 +159,9 @@ FLOAT_UNARY = ["neg", "abs", "sign", "square", "sqrt", "floor", "ceil", "is_fini
 def test_float_functions_equal_jax(name: str, dtype: str, rng: np.random.Generator) -> None:
     if dtype == "float64" and name == "pow3":
         pytest.skip("the order of the products is XLA's")
-    x = np.concatenate([SPECIAL, rng.standard_normal(500) * 100, [2.0**22 + 0.5, 0.49999997]]).astype(to_numpy(dtype))
+    x = np.concatenate([SPECIAL, rng.standard_normal(500) * 100, [2.0**22 + 0.5, 0.49999997]])
+    with np.errstate(over="ignore"):
+        x = x.astype(to_numpy(dtype))
     x = x[(np.abs(x.astype(np.float64)) >= 1e-4) | (x == 0) | np.isnan(x)]  # XLA flushes denormals
     base, params = name, ()
     if name.startswith("round"):
@@ -202,10 +208,6 @@ def test_extrema_with_a_constant(name: str, constant: float) -> None:
 
 def _scalar(b: Builder, x: np.ndarray) -> np.ndarray:
     """Apply the module's function ``f`` of two pointers to every element."""
-    import ctypes
-
-    from tilewright.backends.llvm import link
-
     address = link.load(toolchain.object_code(b.module(), features=toolchain.host_features())).address("f")
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
     out = np.empty_like(x)
@@ -229,7 +231,7 @@ INT_BINARY = ["add", "sub", "mul", "div", "rem", "max", "min", "and", "or", "xor
 INT_BINARY += ["shift_left", "shift_right_logical", "shift_right_arithmetic"]
 
 
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint64"])
 @pytest.mark.parametrize("name", INT_BINARY)
 def test_integer_pairs_equal_jax(name: str, dtype: str, rng: np.random.Generator) -> None:
     x, y = _integers(dtype, rng)
@@ -239,7 +241,7 @@ def test_integer_pairs_equal_jax(name: str, dtype: str, rng: np.random.Generator
     np.testing.assert_array_equal(apply(name, x, y, result=expected.dtype.name), expected)
 
 
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint64"])
 @pytest.mark.parametrize("name", ["neg", "abs", "sign", "square", "not", "population_count", "clz", "integer_pow"])
 def test_integer_functions_equal_jax(name: str, dtype: str, rng: np.random.Generator) -> None:
     if name == "abs" and dtype.startswith("uint"):
@@ -271,18 +273,34 @@ def test_clamp_and_select(dtype: str) -> None:
     assert f"{value} = select <4 x i1> %condition, {t.text} %yes, {t.text} %no" in b.module()
 
 
-@pytest.mark.parametrize("dst", [*FLOATS, *INTEGERS, "bool"])
-@pytest.mark.parametrize("src", [*FLOATS, *INTEGERS, "bool"])
+@pytest.mark.parametrize("dst", CONVERTED)
+@pytest.mark.parametrize("src", CONVERTED)
 def test_conversions_equal_jax(src: str, dst: str, rng: np.random.Generator) -> None:
     if src in FLOATS:
         values = np.concatenate([SPECIAL, [300.7, -300.7, 127.5, 255.9, 2.0**31, 2.0**63, -(2.0**63), 65504.0]])
-        x = values[(np.abs(values) > 1e-4) | (values == 0) | np.isnan(values)].astype(np.float32).astype(to_numpy(src))
+        with np.errstate(over="ignore"):
+            x = values[(np.abs(values) > 1e-4) | (values == 0) | np.isnan(values)].astype(to_numpy(src))
     else:
         x = np.array([0, 1, 1, 0], np.bool_) if src == "bool" else _integers(src, rng)[0]
     with jax.enable_x64(True):
         expected = np.asarray(lax.convert_element_type(jnp.asarray(x), dst))
     got = apply("convert_element_type", x, result=dst)
     np.testing.assert_array_equal(got.astype(np.float64), expected.astype(np.float64))
+
+
+def test_bfloat16_is_rounded_by_hardware_and_by_hand_alike() -> None:
+    require("avx512")
+    features, lanes = CONFIGURATIONS["avx512"]
+    if "+avx512bf16" not in toolchain.host_features().split(","):
+        pytest.skip("the processor lacks avx512bf16")
+    x = stratified(1 << 16).view(np.float32)
+    x = x[(np.abs(x) >= 2.0**-126) & ~np.isnan(x)]  # the instruction flushes denormals
+    loops = [
+        elementwise("convert_element_type", "float32", lanes, text, result="bfloat16")
+        for text in (features + ",-avx512bf16", features + ",+avx512bf16")
+    ]
+    for loop in loops:
+        np.testing.assert_array_equal(loop(x).view(np.uint16), x.astype(ml_dtypes.bfloat16).view(np.uint16))
 
 
 def test_bits_are_kept() -> None:
@@ -300,6 +318,11 @@ def test_unsupported_functions_are_refused() -> None:
         emit(b, "convert_element_type", vtype("float32", 8), ["%x"])
 
 
+def test_targets_without_fused_multiply_add_are_refused() -> None:
+    with pytest.raises(ValueError, match="fused multiply-add"):
+        emit(Builder(frozenset({"sse4.1"})), "exp", vtype("float32", 4), ["%x"])
+
+
 def test_nothing_calls_a_library() -> None:
     """Code for vectors has no undefined symbols: linking fails on one, but a call would also be slow."""
     require("avx2")
@@ -308,11 +331,10 @@ def test_nothing_calls_a_library() -> None:
     t = vtype("float32", lanes)
     b.begin("f", [("ptr", "%p")])
     for name, dtypes in SUPPORTED.items():
-        if "float32" not in dtypes or name in ("convert_element_type", "bitcast_convert_type", "select_n", "is_finite"):
+        if "float32" not in dtypes or name not in SIGNATURES or SIGNATURES[name].result != "same" or name == "select_n":
             continue
         x = b.load(t, "%p", 4)
-        args = [x] * {"clamp": 3}.get(name, 2 if name in ("add", "sub", "mul", "div", "max", "min", "rem", "pow", "atan2") else 1)
-        if name not in ("eq", "ne", "lt", "le", "gt", "ge", "add_any"):
-            b.store(t, emit(b, name, t, args, (1,)), "%p", 4)
+        args = [x] * SIGNATURES[name].arity
+        b.store(t, emit(b, name, t, args, (1,)), "%p", 4)
     b.end()
     assert "call" not in toolchain.assembly(b.module(), features=features)

@@ -87,12 +87,12 @@ TRANSFORMATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "linearize": lambda f, x: jax.linearize(f, x)[1](x),
     "vjp": lambda f, x: jax.vjp(f, x)[1](jnp.float32(2)),
     "checkpoint": lambda f, x: jax.grad(jax.checkpoint(f))(x),
-    "checkpoint_with_policy": lambda f, x: jax.grad(
-        jax.checkpoint(f, policy=jax.checkpoint_policies.dots_saveable)
-    )(x),
+    "checkpoint_with_policy": lambda f, x: jax.grad(jax.checkpoint(f, policy=jax.checkpoint_policies.dots_saveable))(x),
     "grad_under_jit": lambda f, x: jax.jit(jax.grad(f))(x),
     "scan_body": lambda f, x: lax.scan(lambda c, _: (c * 0.5 + f(c), f(c)), x, None, length=3),
-    "grad_of_scan_body": lambda f, x: jax.grad(lambda y: lax.scan(lambda c, _: (c + f(c), None), y, None, 2)[0].sum())(x),
+    "grad_of_scan_body": lambda f, x: jax.grad(lambda y: lax.scan(lambda c, _: (c + f(c), None), y, None, 2)[0].sum())(
+        x
+    ),
     "while_body": lambda f, x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + f(c[1])), (0, x)),
     "cond_branch": lambda f, x: lax.cond(x[0, 0] > 0, f, lambda y: -f(y), x),
     "map": lambda f, x: lax.map(f, jnp.stack([x, -x])),

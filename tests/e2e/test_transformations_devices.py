@@ -138,7 +138,9 @@ def effects_of(make: Any, f: Any, *arguments: Any) -> tuple[list[Any], Any]:
 
 
 def ordered(seen: list[Any], x: jax.Array) -> jax.Array:
-    y = io_callback(lambda v: (seen.append(("a", float(v))), np.float32(v + 1))[1], jnp.float32(0), x.sum(), ordered=True)
+    y = io_callback(
+        lambda v: (seen.append(("a", float(v))), np.float32(v + 1))[1], jnp.float32(0), x.sum(), ordered=True
+    )
     io_callback(lambda v: seen.append(("b", float(v))), None, y, ordered=True)
     jax.debug.callback(lambda v: seen.append(("c", float(v))), x[0], ordered=True)
     io_callback(lambda: seen.append("nothing read"), None, ordered=True)

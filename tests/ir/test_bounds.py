@@ -33,6 +33,8 @@ def test_proofs_are_right(expr: AffineExpr, conditions: list[AffineExpr], m: int
     truth = all(expr.evaluate(p) >= 0 for p in points if all(c.evaluate(p) >= 0 for c in conditions))
     assert facts.proves(expr) == truth
     assert truth or not facts._derives(facts.resolve(expr), 2)
+    low, high = facts.bounds(facts.resolve(expr))
+    assert all(low <= expr.evaluate(p) <= high for p in points if all(c.evaluate(p) >= 0 for c in conditions))
 
 
 def loop(name: str, lower: AffineExpr | int, upper: AffineExpr | int) -> For:

@@ -91,10 +91,16 @@ def test_digest_ignores_numbering_and_unused_constants_only() -> None:
     moved = {value: value + 100 for value in graph.types}
     shifted = Graph(
         {moved[v]: t for v, t in graph.inputs.items()},
-        {moved[v]: c for v, c in reversed(graph.constants.items())} | {7: Constant(np.ones(99), TensorType((99,), "float64"))},
+        {moved[v]: c for v, c in reversed(graph.constants.items())}
+        | {7: Constant(np.ones(99), TensorType((99,), "float64"))},
         tuple(
-            Op(op.opcode, tuple(map(moved.__getitem__, op.operands)), tuple(map(moved.__getitem__, op.results)), op.types,
-               op.params)
+            Op(
+                op.opcode,
+                tuple(map(moved.__getitem__, op.operands)),
+                tuple(map(moved.__getitem__, op.results)),
+                op.types,
+                op.params,
+            )
             for op in graph.ops
         ),
         tuple(map(moved.__getitem__, graph.outputs)),

@@ -236,6 +236,10 @@ def test_distinct_elements() -> None:
     refused(body("block b [i: 0..8, j: 0..2]", "  y[i] = x[i]"), "distinct_elements", "data iterator j in the index")
     verify(body("block b [i: 0..8, j: 0..1]", "  y[i] = x[i]"))
     verify(body("block a [i: 0..8]", "  y[i] = 0.0:float32", "block b [i: 0..8, j: 0..0]", "  y[i] = x[i]"))
+    never = body(
+        "for l in 0..0", "  block b [i: 0..8, j: l..+2]", "    y[i] = x[i]", "block c [i: 0..8]", "  y[i] = x[i]"
+    )
+    verify(never)
     reduced = body("block a [i: 0..8]", "  y[i] = 0.0:float32", "block b [r: 0..8 reduce]", "  y[r] sum= x[r]")
     refused(reduced, "distinct_elements", "reduce iterator r not in the index")
 

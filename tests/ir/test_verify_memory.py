@@ -230,6 +230,7 @@ def test_shared_scratch_races() -> None:
         "  parallel l in 0..8\n    block b []\n      y[-l + 7] = x[l]\n",
         "  parallel l in 0..4\n    block b [i: 2*l..+2]\n      y[i] = x[i]\n",
         "  parallel l in 0..4\n    for m in 2*l..2*l + 2\n      block b []\n        y[m] = x[m]\n",
+        "  parallel l in 0..2\n    for m in 0..2\n      block b [i: 3*l + 2*m..+2 < 3*l + 3]\n        y[i] = x[i]\n",
         "  parallel l in 0..1\n    block b [i: 0..8]\n      y[i] = x[i]\n",
         "  parallel l in 0..8\n    alloc t: float32[1]\n      block a []\n        t[0] = x[l]\n"
         "      block b []\n        y[l] = t[0]\n",

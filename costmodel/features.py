@@ -1,0 +1,311 @@
+"""Features of candidates: what their loop nests compute, touch and waste. Nothing is replayed or compiled.
+
+Sizes, counts and cycles are binary logarithms, shares lie between 0 and 1. Model files and records keep
+`FEATURE_VERSION`; features of different versions are never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.target import Target
+from ..passes.schedule import Trace
+from .anatomy import Access, WorkloadAnatomy
+from .nest import Nests, read_nests
+
+FEATURE_VERSION = 1
+
+FEATURE_NAMES = (
+    "log_predicted",  # seconds that the roofline predicts; the learned models correct this
+    "log_compute_cycles",
+    "log_other_cycles",
+    "log_entry_cycles",
+    "log_l2_cycles",
+    "log_l3_cycles",
+    "log_memory_cycles",
+    "log_flops",
+    "log_bytes",
+    "intensity",
+    "rows",
+    "vectors",
+    "accumulators",
+    "register_share",
+    "fma_per_load",
+    "unroll",
+    "log_unrolled",
+    "log_code",
+    "latency_bound",
+    "row_waste",
+    "vector_waste",
+    "log_reduce_steps",
+    "log_tiles",
+    "log_parallel",
+    "imbalance",
+    "log_tile_bytes",
+    "log_outer_bytes",
+    "l1_level",
+    "l2_level",
+    "placed",
+    "in_registers",
+    "reduces_lanes",
+    "copied",
+    "packed",
+    "partitioned",
+    "guarded",
+    "separate",
+    "swapped",
+    "strided_loads",
+    "loops",
+    "steps",
+)
+
+CHUNKS_PER_THREAD = 4
+"""Into how many ranges per thread a parallel loop is cut, at most."""
+
+_FMA_PER_CYCLE = 2.0
+_LOADS_PER_CYCLE = 2.0
+_FMA_LATENCY = 4.0
+_TILE_CYCLES = 14.0
+_STEP_CYCLES = 1.0
+_L2_BYTES_PER_CYCLE = 32.0
+_L3_BYTES_PER_CYCLE = 12.0
+_DISPATCH_S = 1.5e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """The register tile of each candidate."""
+
+    box: np.ndarray
+    rows: np.ndarray
+    row_column: np.ndarray
+    vector_values: np.ndarray
+    vectors: np.ndarray
+    unroll: np.ndarray
+
+
+class FeatureExtractor:
+    """Makes the feature matrix of candidates of one workload.
+
+    Args:
+        work: the workload.
+        target: the CPU.
+    """
+
+    def __init__(self, work: WorkloadAnatomy, target: Target) -> None:
+        self.work = work
+        self.target = target
+        self.lanes = target.vector_bits // 32
+        self.hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * self.lanes), 1e8)
+        self.register_count = 32 if self.lanes >= 16 or target.arch == "aarch64" else 16
+
+    def __call__(self, traces: Sequence[Trace]) -> np.ndarray:
+        """Features of schedules.
+
+        Returns:
+            float32[traces, len(FEATURE_NAMES)].
+        """
+        if not traces:
+            return np.zeros((0, len(FEATURE_NAMES)), np.float32)
+        nests = read_nests(self.work, traces)
+        tile = self._tile(nests)
+        bytes_ = self._footprints(nests)
+        live = bytes_ * ~(self._private()[None, None, :] & nests.registers[:, None, None])
+        sets = live.sum(axis=2)
+        columns = self._shape(nests, tile) | self._compute(nests, tile) | self._memory(nests, live, sets)
+        columns |= self._parallel(nests)
+        columns["log_predicted"] = self._predict(columns)
+        for name in [n for n in columns if n.startswith("log_")]:
+            columns[name] = np.log2(np.maximum(columns[name], 1e-12))
+        return np.stack([np.broadcast_to(columns[n], len(nests)) for n in FEATURE_NAMES], axis=1).astype(np.float32)
+
+    # ---- the tile
+
+    def _tile(self, nests: Nests) -> _Tile:
+        work = self.work
+        box = nests.spans[:, -1]
+        everyone = np.arange(len(nests))
+        data = work.members[work.main] & ~work.reduces
+        values = np.where(nests.vector >= 0, box[everyone, nests.vector], 1.0)
+        rows = np.where(data, box, 1.0)
+        rows[everyone, nests.vector] = np.where(nests.vector >= 0, 1.0, rows[everyone, nests.vector])
+        reduced = np.where(work.reduces, box, 1.0)
+        reduced[everyone, nests.vector] = np.where(nests.vector >= 0, 1.0, reduced[everyone, nests.vector])
+        vectors = np.ceil(values / self.lanes)
+        return _Tile(box, rows.prod(axis=1), rows.argmax(axis=1), values, vectors, reduced.prod(axis=1))
+
+    def _shape(self, nests: Nests, tile: _Tile) -> dict[str, np.ndarray]:
+        accumulators = tile.rows * tile.vectors
+        needed = accumulators + np.minimum(tile.rows, tile.vectors) + 1
+        reduce_steps = float(np.prod(self.work.extents[self.work.reduces], dtype=float))
+        tiles = self._visits(nests) / self._reduce_visits(nests)
+        copies = tile.unroll * nests.unrolled * np.where(nests.partitioned, 3, 1)
+        return {
+            "log_flops": np.array(self.work.flops),
+            "rows": np.minimum(tile.rows, 64),
+            "vectors": np.minimum(tile.vectors, 64),
+            "accumulators": np.minimum(accumulators, 256),
+            "register_share": np.minimum(needed / self.register_count, 8.0),
+            "unroll": np.minimum(tile.unroll, 256),
+            "log_unrolled": nests.unrolled,
+            "log_code": accumulators * copies + 1,
+            "log_reduce_steps": np.array(reduce_steps),
+            "log_tiles": tiles,
+            "placed": nests.placed,
+            "in_registers": nests.registers,
+            "reduces_lanes": nests.lanes > 1,
+            "copied": nests.copied,
+            "packed": nests.packed,
+            "partitioned": nests.partitioned,
+            "guarded": np.array(self.work.guarded),
+            "separate": nests.separate,
+            "swapped": nests.swapped,
+            "loops": (nests.trips > 1).sum(axis=1),
+            "steps": nests.steps,
+        }
+
+    def _visits(self, nests: Nests) -> np.ndarray:
+        """How often the innermost tile of the main Block is entered."""
+        return nests.trips.prod(axis=1)
+
+    def _reduce_visits(self, nests: Nests) -> np.ndarray:
+        """How often per tile, because of loops over what is reduced."""
+        full = self.work.extents[self.work.reduces]
+        return np.ceil(full / np.maximum(nests.spans[:, -1][:, self.work.reduces], 1)).prod(axis=1)
+
+    # ---- computing
+
+    def _compute(self, nests: Nests, tile: _Tile) -> dict[str, np.ndarray]:
+        everyone = np.arange(len(nests))
+        extents = self.work.extents
+        row_box = tile.box[everyone, tile.row_column]
+        rest = tile.rows / np.maximum(row_box, 1)
+        row_full, row_tail = np.divmod(extents[tile.row_column], np.maximum(row_box, 1))
+        width = np.maximum(tile.vector_values, 1)
+        full_extent = np.where(nests.vector >= 0, extents[nests.vector], 1)
+        vector_full, vector_tail = np.divmod(full_extent, width)
+        visits = self._visits(nests) / ((row_full + (row_tail > 0)) * (vector_full + (vector_tail > 0)))
+        loads, strided = self._loads(nests, tile)
+        cycles = np.zeros(len(nests))
+        entry = np.zeros(len(nests))
+        per_tile = self._reduce_visits(nests)
+        for rows, row_count in ((row_box, row_full), (row_tail, row_tail > 0)):
+            for values, count in ((width, vector_full), (vector_tail, vector_tail > 0)):
+                share = np.where(row_box * width > 0, rows * values / (row_box * width), 0)
+                vectors = np.ceil(values / self.lanes)
+                work = rows * rest * vectors * tile.unroll
+                spilled = np.where(nests.registers, 0.0, 2.0) * work
+                busy = np.maximum(work / _FMA_PER_CYCLE, (loads * np.sqrt(share) + spilled) / _LOADS_PER_CYCLE)
+                step = np.maximum(busy, _FMA_LATENCY * tile.unroll) + _STEP_CYCLES
+                times = visits * row_count * count
+                cycles += times * step
+                entry += times / per_tile * (rows * rest * vectors * 1.5 + _TILE_CYCLES)
+        over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
+        cycles *= np.where(nests.registers, over, 1.0)
+        others = [self.work.box(b) * self.work.cycles[b] / self.lanes for b in range(len(self.work.names))]
+        latency = _FMA_LATENCY * _FMA_PER_CYCLE / np.maximum(tile.rows * tile.vectors, 1)
+        return {
+            "log_compute_cycles": cycles,
+            "log_other_cycles": np.array(sum(others) + 1.0),
+            "log_entry_cycles": entry,
+            "fma_per_load": np.minimum(tile.rows * tile.vectors * tile.unroll / np.maximum(loads, 1), 64),
+            "latency_bound": np.clip(latency, 0, 8),
+            "row_waste": row_tail / np.maximum(extents[tile.row_column], 1),
+            "vector_waste": np.ceil(full_extent / width) * width / np.maximum(full_extent, 1) - 1,
+            "strided_loads": strided,
+        }
+
+    def _loads(self, nests: Nests, tile: _Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Loads of one visit of the main Block's tile, and whether vectors are gathered from strided memory."""
+        total = np.zeros(len(nests))
+        strided = np.zeros(len(nests), bool)
+        for access in self.work.accesses:
+            if access.block != self.work.main or access.writes:
+                continue
+            elements = _elements(access, tile.box)
+            inner = access.strides[-1, nests.vector] if len(access.strides) else np.zeros(len(nests), int)
+            moves = np.where(nests.vector >= 0, access.strides[:, nests.vector].any(axis=0), False)
+            gathers = moves & (inner != 1) & ~nests.packed
+            vectors = elements * tile.vectors / np.maximum(tile.vector_values, 1)
+            total += np.where(moves & ~gathers, vectors, elements)
+            strided |= gathers
+        return np.maximum(total, 1.0), strided
+
+    # ---- memory
+
+    def _private(self) -> np.ndarray:
+        return np.array([a.private for a in self.work.accesses], bool)
+
+    def _footprints(self, nests: Nests) -> np.ndarray:
+        """Bytes that every access touches in one execution of each level's body: [candidates, levels, accesses]."""
+        return np.stack([_elements(a, nests.spans) * a.itemsize for a in self.work.accesses], axis=-1)
+
+    def _memory(self, nests: Nests, live: np.ndarray, sets: np.ndarray) -> dict[str, np.ndarray]:
+        target = self.target
+        threads = max(target.threads, 1)
+        total = sets[:, 0]
+        l2, l1_level = _traffic(nests, live, sets, target.l1_bytes * 0.75)
+        l3, l2_level = _traffic(nests, live, sets, target.l2_bytes * 0.75)
+        memory, _ = _traffic(nests, live, sets, target.l3_bytes * 0.75)
+        memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
+        fits = total <= target.l3_bytes * 0.75
+        return {
+            "log_bytes": total,
+            "intensity": np.log2(self.work.flops / np.maximum(total, 1) + 1),
+            "log_l2_cycles": np.where(total <= target.l1_bytes * 0.75, 0, l2 / _L2_BYTES_PER_CYCLE) + 1,
+            "log_l3_cycles": np.where(total <= target.l2_bytes * 0.75, 0, l3 / _L3_BYTES_PER_CYCLE) + 1,
+            "log_memory_cycles": np.where(fits, 0, memory / memory_bytes_per_cycle) + 1,
+            "log_tile_bytes": sets[:, -1] + 1,
+            "log_outer_bytes": sets[:, 1] + 1,
+            "l1_level": l1_level,
+            "l2_level": l2_level,
+        }
+
+    def _parallel(self, nests: Nests) -> dict[str, np.ndarray]:
+        threads = max(self.target.threads, 1)
+        chunks = np.clip(nests.parallel, 1, threads * CHUNKS_PER_THREAD)
+        largest = np.ceil(nests.parallel / chunks)
+        busiest = np.ceil(chunks / threads) * largest
+        return {"log_parallel": nests.parallel, "imbalance": busiest * threads / np.maximum(nests.parallel, 1)}
+
+    def _predict(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        """Seconds: computing and moving data overlap in part."""
+        compute = columns["log_compute_cycles"] + columns["log_other_cycles"] + columns["log_entry_cycles"]
+        moving = columns["log_l2_cycles"] + columns["log_l3_cycles"] + columns["log_memory_cycles"]
+        both = np.maximum(compute, moving) + 0.3 * np.minimum(compute, moving)
+        threads = max(self.target.threads, 1)
+        return _DISPATCH_S + both * np.maximum(columns["imbalance"], 1.0) / threads / self.hz
+
+
+def _elements(access: Access, spans: np.ndarray) -> np.ndarray:
+    """Elements that an access touches over boxes: spans[..., columns] -> [...]."""
+    if not len(access.strides):
+        return np.ones(spans.shape[:-1])
+    along = 1.0 + (spans[..., None, :] - 1.0).clip(0) @ access.strides.T[None]
+    return np.minimum(along[..., 0, :], access.shape).prod(axis=-1)
+
+
+def _traffic(nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes moved into a cache of a size, and the level whose data fit into it.
+
+    What one execution of a level touches is loaded once per execution, but stays where the loop right around that
+    level does not move it.
+    """
+    everyone = np.arange(len(nests))
+    fits = sets <= size
+    fits[:, -1] = True
+    level = fits.argmax(axis=1)
+    executions = np.concatenate([np.ones((len(nests), 1)), np.cumprod(nests.trips, axis=1)], axis=1)
+    outer = np.maximum(level - 1, 0)
+    stays = live[everyone, outer] <= live[everyone, level]
+    around = np.where(level > 0, nests.trips[everyone, outer], 1.0)
+    loads = live[everyone, level] * executions[everyone, level][:, None]
+    return np.where(stays, loads / around[:, None], loads).sum(axis=1), level
+
+
+def extract_features(work: WorkloadAnatomy, traces: Sequence[Trace], target: Target) -> np.ndarray:
+    """Features of schedules of a workload (see `FeatureExtractor`)."""
+    return FeatureExtractor(work, target)(traces)

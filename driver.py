@@ -1,0 +1,195 @@
+"""How a traced function becomes the program that runs: the steps of `compile`, in order.
+
+Optimise the graph, cut it into regions, choose a trace per distinct workload, check every kernel in the worker, put
+the native calls together, check the whole against float64, and compare it with `jax.jit` where measuring is allowed.
+Whatever fails on the way costs speed, never correctness: the original program is always there.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .backends.measure.runner import WorkerRunner
+from .database.store import Database
+from .gate import Comparison, OutputError, check_accuracy, compare_speed, runnable
+from .ir.graph import Graph
+from .ir.loop import LoopFunc
+from .ir.measure import MeasureData, TaskKey, TimingProtocol
+from .ir.target import Target, detect_target
+from .ir.text import print_ir
+from .kernels import BACKEND, build_all
+from .options import Options
+from .passes.manager import PassManager
+from .passes.pipeline import GRAPH_PASSES
+from .passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from .planning import Choice, NativePlan, Partition, Task, assemble, partition
+from .search.sketch import sketches
+from .verification import measure_request, task_references
+
+_LOG = logging.getLogger(__name__)
+
+CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
+"""How kernels are run that are only checked."""
+GATE_SECONDS = 3.0
+
+
+@functools.cache
+def host() -> Target:
+    """This machine."""
+    return detect_target()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one function for one set of shapes.
+
+    Args:
+        graph: the program to run, or None for the original.
+        reason: why the original runs, or empty.
+        parts: the graph as it was cut, if it came that far.
+        choices: schedules by task key.
+        natives: the native calls.
+        accuracy: errors of the outputs, where they were checked.
+        comparison: the deciding comparison with `jax.jit`, where there was one.
+        seconds: time of each step.
+    """
+
+    graph: Graph | None = None
+    reason: str = ""
+    parts: Partition | None = None
+    choices: dict[str, Choice] = field(default_factory=dict)
+    natives: list[NativePlan] = field(default_factory=list)
+    accuracy: list[OutputError] = field(default_factory=list)
+    comparison: Comparison | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Driver:
+    """Builds one function for one set of shapes.
+
+    Args:
+        options: what the user asked for.
+        database: where results are kept.
+        target: the CPU.
+    """
+
+    def __init__(self, options: Options, database: Database, target: Target) -> None:
+        self.options = options
+        self.database = database
+        self.target = target
+        self.outcome = Outcome()
+
+    def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
+        """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
+        try:
+            return self.run(graph, examples)
+        except Exception as error:
+            _LOG.exception("tilewright could not compile a function; it runs as plain JAX")
+            return self._original(f"{type(error).__name__}: {error}")
+
+    def run(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
+        """Go through all steps.
+
+        Args:
+            graph: the program as traced.
+            examples: concrete arguments if a call is waiting for the result, else None.
+        """
+        outcome = self.outcome
+        optimized = self._timed("passes", lambda: PassManager(GRAPH_PASSES).run(graph))
+        parts = self._timed("partition", lambda: partition(optimized))
+        outcome.parts = parts
+        outcome.choices = self._timed("kernels", lambda: self._choices(parts))
+        if not outcome.choices:
+            return self._original("no part of the function has kernels")
+        native, outcome.natives = self._timed("assemble", lambda: assemble(parts, outcome.choices, self.target))
+        outcome.graph = native
+        if examples is not None and not any(op.effects for op in graph.ops):
+            self._timed("check", lambda: self._gate(native, graph, examples))
+        return outcome
+
+    def _timed(self, step: str, run: Any) -> Any:
+        start = time.perf_counter()
+        result = run()
+        self.outcome.seconds[step] = time.perf_counter() - start
+        return result
+
+    def _original(self, reason: str) -> Outcome:
+        self.outcome.graph, self.outcome.reason = None, reason
+        return self.outcome
+
+    # ---- traces and kernels
+
+    def task_key(self, task: Task) -> TaskKey:
+        """What results of a task are stored under."""
+        text = print_ir(task.workload.func)
+        return TaskKey(task.key, text, self.target.fingerprint, BACKEND, SCHEDULE_VERSION, self.target.threads)
+
+    def _choices(self, parts: Partition) -> dict[str, Choice]:
+        """A checked kernel for every task that has one."""
+        tasks = list(parts.tasks.values())
+        known = {t.key: self._known_traces(t) for t in tasks}
+        traces = {t.key: known[t.key] or self._default_traces(t.workload.func) for t in tasks}
+        wanted = [(t.key, t.workload.func, trace) for t in tasks for trace in traces[t.key][:1]]
+        built = build_all(wanted, self.target)
+        choices: dict[str, Choice] = {}
+        for (key, trace), kernel in built.items():
+            if isinstance(kernel, Exception):
+                _LOG.warning("no kernel for workload %s: %s", key, kernel)
+            else:
+                choices[key] = Choice(trace, kernel)
+        unchecked = [t for t in tasks if t.key in choices and not known[t.key]]
+        failed = self._check(unchecked, choices)
+        return {key: choice for key, choice in choices.items() if key not in failed}
+
+    def _known_traces(self, task: Task) -> list[Trace]:
+        """Traces of the database, fastest first."""
+        found: list[Trace] = []
+        for text, _ in self.database.best_traces(self.task_key(task), 3):
+            try:
+                found.append(trace_from_json(text))
+            except ScheduleError as error:
+                _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
+        return found
+
+    def _default_traces(self, func: LoopFunc) -> list[Trace]:
+        sketch = sketches(func, self.target)[0]
+        return [] if sketch.name == "plain" else [sketch.build(sketch.default)]
+
+    def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
+        """Run kernels in the worker against the reference; the keys of those that failed."""
+        if not tasks:
+            return set()
+        data = task_references(tasks, self.options.seed)
+        failed: set[str] = set()
+        with WorkerRunner() as runner:
+            for task in tasks:
+                if not self._passes(runner, task, choices[task.key], data[task.key]):
+                    failed.add(task.key)
+        return failed
+
+    def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
+        result = runner.measure(data, [measure_request(choice.kernel, data)], CHECK)[0]
+        trace = trace_to_json(choice.trace)
+        self.database.add_result(self.task_key(task), trace, result, CHECK, seed=self.options.seed)
+        if not result.ok:
+            _LOG.warning("kernel for workload %s failed its check (%s): %s", task.key, result.status, result.error)
+        return result.ok
+
+    # ---- the whole
+
+    def _gate(self, native: Graph, original: Graph, examples: Sequence[Any]) -> None:
+        ours, baseline = runnable(native), runnable(original)
+        self.outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+        if not all(e.holds for e in self.outcome.accuracy):
+            self._original("the result was less accurate than the contract allows")
+            return
+        if self.options.effort == 0:
+            return
+        self.outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS)
+        if self.outcome.comparison.lower_bound <= 1.0:
+            self._original(f"not faster than jax.jit ({self.outcome.comparison.speedup:.2f}x)")

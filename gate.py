@@ -1,0 +1,152 @@
+"""The gate: nothing native is returned that is not as accurate as `jax.jit` allows for, and faster than it.
+
+The accuracy contract, per output: the largest error against the same program in float64 is at most twice that of
+`jax.jit` plus 16 units in the last place of the largest value; integers and booleans are equal. Speed is decided by
+an interleaved, paired comparison with a confidence bound, in the process that will use the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from .backends.xla import emit, emit_float64
+from .ir import dtypes
+from .ir.graph import Graph
+from .references import tolerance
+
+MIN_PAIRS = 5
+MAX_PAIRS = 40
+WARM_UP = 2
+
+Run = Callable[..., Sequence[Any]]
+
+
+def runnable(graph: Graph) -> Run:
+    """A graph as a jitted function of its inputs."""
+    return jax.jit(jaxpr_as_fun(emit(graph)))
+
+
+@dataclass(frozen=True, slots=True)
+class OutputError:
+    """The error of one output.
+
+    Args:
+        error: largest absolute error against float64; infinite where special values or integers differ.
+        baseline: that of `jax.jit`.
+        allowed: the contract's bound.
+    """
+
+    error: float
+    baseline: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the contract holds."""
+        return self.error <= self.allowed
+
+
+def check_accuracy(native: Run, baseline: Run, original: Graph, examples: Sequence[Any]) -> list[OutputError]:
+    """Compare a native program with the float64 reference on given arguments.
+
+    Args:
+        native: the program to check.
+        baseline: what `jax.jit` makes of the original.
+        original: the program as traced; it has no effects.
+        examples: its arguments.
+
+    Returns:
+        One entry per output.
+    """
+    exact = emit_float64(original)(*examples)
+    usual = [np.asarray(x) if _plain(t.dtype) else None for x, t in zip(baseline(*examples), original.output_types, strict=True)]
+    ours = native(*examples)
+    errors = []
+    for type_, wide, narrow, mine in zip(original.output_types, exact, usual, ours, strict=True):
+        if narrow is None:
+            continue
+        errors.append(_compare(wide, narrow, np.asarray(mine), type_.dtype))
+    return errors
+
+
+def _plain(dtype: str) -> bool:
+    return dtypes.is_known(dtype)
+
+
+def _compare(wide: np.ndarray, narrow: np.ndarray, mine: np.ndarray, dtype: str) -> OutputError:
+    if not dtypes.is_float(dtype) and dtype not in dtypes.COMPLEX:
+        return OutputError(0.0 if np.array_equal(narrow, mine) else float("inf"), 0.0, 0.0)
+    narrow, mine = (x.astype(wide.dtype) for x in (narrow, mine))
+    finite = np.isfinite(narrow)
+    special = np.array_equal(narrow[~finite], mine[~finite], equal_nan=True)
+    if not special or not np.isfinite(mine[finite]).all():
+        return OutputError(float("inf"), 0.0, 0.0)
+    usable = finite & np.isfinite(wide)
+    error = float(np.max(np.abs(mine - wide), where=usable, initial=0.0))
+    baseline = float(np.max(np.abs(narrow - wide), where=usable, initial=0.0))
+    bound = tolerance(wide, narrow, dtype) if dtypes.is_float(dtype) else 2 * baseline
+    return OutputError(error, baseline, bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Paired times of the baseline and ours.
+
+    Args:
+        baseline_s: seconds of each call of the baseline.
+        native_s: seconds of ours right before or after it.
+    """
+
+    baseline_s: tuple[float, ...]
+    native_s: tuple[float, ...]
+
+    @property
+    def speedup(self) -> float:
+        """Median of the paired ratios."""
+        return float(np.median(self._ratios()))
+
+    @property
+    def lower_bound(self) -> float:
+        """Lower end of a confidence interval of the median ratio (order statistics, at least 95%, one-sided)."""
+        ratios = np.sort(self._ratios())
+        rank = int(np.floor((len(ratios) - 1.645 * np.sqrt(len(ratios))) / 2))
+        return float(ratios[max(rank, 0)])
+
+    def _ratios(self) -> np.ndarray:
+        return np.asarray(self.baseline_s) / np.asarray(self.native_s)
+
+
+def compare_speed(native: Run, baseline: Run, examples: Sequence[Any], seconds: float) -> Comparison:
+    """Time two programs in turn, in alternating order.
+
+    Args:
+        native: ours.
+        baseline: what `jax.jit` makes of the original.
+        examples: arguments for both.
+        seconds: stop after about this time, with at least a few pairs.
+    """
+    for run in (baseline, native) * WARM_UP:
+        _timed(run, examples)
+    times: dict[int, list[float]] = {0: [], 1: []}
+    runs = (baseline, native)
+    started = time.perf_counter()
+    while len(times[0]) < MAX_PAIRS:
+        if len(times[0]) >= MIN_PAIRS and time.perf_counter() - started > seconds:
+            break
+        order = (0, 1) if len(times[0]) % 2 == 0 else (1, 0)
+        for which in order:
+            times[which].append(_timed(runs[which], examples))
+    return Comparison(tuple(times[0]), tuple(times[1]))
+
+
+def _timed(run: Run, examples: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(run(*examples))
+    return time.perf_counter() - start

@@ -1,0 +1,7 @@
+"""Every primitive: importing this module registers them all."""
+
+from __future__ import annotations
+
+from . import caching, placement, reduction, tiling
+
+__all__ = ["caching", "placement", "reduction", "tiling"]

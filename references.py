@@ -1,0 +1,100 @@
+"""Reference data for regions: random arguments, results in float64, and the error that `jax.jit` itself makes.
+
+All regions of a function go through XLA in one program per precision, since compiling dozens of small ones takes
+seconds. Constants become arguments, or XLA would fold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from .backends.xla import emit
+from .ir import dtypes
+from .ir.graph import Constant, Graph
+from .passes.promote import promote
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What a region has to compute.
+
+    Args:
+        arguments: by graph value, inputs and constants.
+        outputs: by graph value, in float64 where they are floating point numbers.
+        tolerances: by graph value, the largest error that the accuracy contract allows.
+    """
+
+    arguments: dict[int, np.ndarray]
+    outputs: dict[int, np.ndarray]
+    tolerances: dict[int, float]
+
+
+def tolerance(exact: np.ndarray, baseline: np.ndarray, dtype: str) -> float:
+    """Largest absolute error allowed: twice the baseline's and 16 units in the last place of the largest value."""
+    if not dtypes.is_float(dtype) or exact.size == 0:
+        return 0.0
+    finite = np.isfinite(exact) & np.isfinite(baseline)
+    if not finite.any():
+        return 0.0
+    epsilon = float(jax.numpy.finfo(dtype).eps)
+    error = float(np.max(np.abs(exact - baseline), where=finite, initial=0.0))
+    return 2.0 * error + 16.0 * epsilon * float(np.max(np.abs(exact), where=finite, initial=0.0))
+
+
+def references(regions: Sequence[Graph], seed: int) -> list[Reference]:
+    """Reference data of regions.
+
+    Args:
+        regions: graphs of transparent operations.
+        seed: of the random inputs.
+    """
+    rng = np.random.default_rng(seed)
+    opened = [_constants_as_inputs(g) for g in regions]
+    arguments = [_arguments(region, rng) for region in regions]
+    operands = [[a[v] for v in graph.inputs] for graph, a in zip(opened, arguments, strict=True)]
+    baseline = _run(opened, operands)
+    with jax.enable_x64(True):
+        exact = _run([promote(g) for g in opened], operands)
+    return [
+        Reference(
+            given,
+            dict(zip(region.outputs, wide, strict=True)),
+            {v: tolerance(w, n, region.types[v].dtype) for v, w, n in zip(region.outputs, wide, narrow, strict=True)},
+        )
+        for region, given, wide, narrow in zip(regions, arguments, exact, baseline, strict=True)
+    ]
+
+
+def _constants_as_inputs(graph: Graph) -> Graph:
+    moved = {v: c.type for v, c in graph.constants.items() if c.type.size != 1}
+    kept: dict[int, Constant] = {v: c for v, c in graph.constants.items() if v not in moved}
+    return Graph({**graph.inputs, **moved}, kept, graph.ops, graph.outputs)
+
+
+def _arguments(graph: Graph, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    given = {value: _random(type_.shape, type_.dtype, rng) for value, type_ in graph.inputs.items()}
+    given.update((v, np.asarray(c.value)) for v, c in graph.constants.items() if c.type.size != 1)
+    return given
+
+
+def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    if dtype == dtypes.BOOL:
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if dtypes.is_integer(dtype):
+        return rng.integers(0, 8, shape).astype(dtype)
+    return rng.standard_normal(shape, np.float32).astype(dtypes.to_numpy(dtype))
+
+
+def _run(graphs: Sequence[Graph], operands: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    functions = [jaxpr_as_fun(emit(g)) for g in graphs]
+
+    def run(all_operands: list[list[jax.Array]]) -> list[list[jax.Array]]:
+        return [list(f(*xs)) for f, xs in zip(functions, all_operands, strict=True)]
+
+    results = jax.jit(run)(operands)
+    return [[np.asarray(x) for x in xs] for xs in results]
