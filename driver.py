@@ -29,6 +29,7 @@ from .passes.pipeline import GRAPH_PASSES
 from .passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from .planning import Choice, NativePlan, Partition, Task, assemble, partition
 from .search.sketch import sketches
+from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
 
 _LOG = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Outcome:
         natives: the native calls.
         accuracy: errors of the outputs, where they were checked.
         comparison: the deciding comparison with `jax.jit`, where there was one.
+        recalled: the verdict of an earlier process, where it was taken.
         seconds: time of each step.
     """
 
@@ -66,6 +68,7 @@ class Outcome:
     natives: list[NativePlan] = field(default_factory=list)
     accuracy: list[OutputError] = field(default_factory=list)
     comparison: Comparison | None = None
+    recalled: Verdict | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -103,14 +106,24 @@ class Driver:
         optimized = self._timed("passes", lambda: PassManager(GRAPH_PASSES).run(graph))
         parts = self._timed("partition", lambda: partition(optimized))
         outcome.parts = parts
+        key = graph_key(optimized)
+        if key is not None and self._timed("recall", lambda: self._recall(key, parts)):
+            return outcome
         outcome.choices = self._timed("kernels", lambda: self._choices(parts))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
-        native, outcome.natives = self._timed("assemble", lambda: assemble(parts, outcome.choices, self.target))
-        outcome.graph = native
+        self._assemble(parts)
         if examples is not None and not any(op.effects for op in graph.ops):
+            native = outcome.graph
+            assert native is not None
             self._timed("check", lambda: self._gate(native, graph, examples))
+            if key is not None:
+                self._remember(key)
         return outcome
+
+    def _assemble(self, parts: Partition) -> None:
+        outcome = self.outcome
+        outcome.graph, outcome.natives = self._timed("assemble", lambda: assemble(parts, outcome.choices, self.target))
 
     def _timed(self, step: str, run: Any) -> Any:
         start = time.perf_counter()
@@ -121,6 +134,35 @@ class Driver:
     def _original(self, reason: str) -> Outcome:
         self.outcome.graph, self.outcome.reason = None, reason
         return self.outcome
+
+    # ---- verdicts
+
+    def _recall(self, key: str, parts: Partition) -> bool:
+        """Take a stored verdict if it was reached with at least this effort and still gives the code it was reached on."""
+        verdict = load_verdict(self.database, key, self.target)
+        if verdict is None or verdict.effort < self.options.effort:
+            return False
+        if verdict.chosen == "xla":
+            self._original("the database knows that jax.jit is faster")
+            return True
+        wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in parts.tasks.items() if k in verdict.traces]
+        built = build_all(wanted, self.target)
+        self.outcome.choices = {k: Choice(t, b) for (k, t), b in built.items() if not isinstance(b, Exception)}
+        self._assemble(parts)
+        if plans_digest(self.outcome.natives) == verdict.verified:
+            self.outcome.recalled = verdict
+            return True
+        self._original("")
+        return False
+
+    def _remember(self, key: str) -> None:
+        outcome = self.outcome
+        ratio = outcome.comparison.speedup if outcome.comparison is not None else None
+        native = outcome.graph is not None
+        traces = {k: c.trace for k, c in outcome.choices.items()} if native else {}
+        verified = plans_digest(outcome.natives) if native else ""
+        verdict = Verdict("native" if native else "xla", self.options.effort, traces, ratio, verified)
+        store_verdict(self.database, key, self.target, verdict)
 
     # ---- traces and kernels
 

@@ -6,11 +6,30 @@ and equal work has one digest. Buffers keep their row-major order of elements, s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..ir.affine import constant
-from ..ir.loop import Access, Block, Buffer, Expr, Index, Iter, LoopFunc, Read, Stmt, Alloc
-from ..ir.loop import blocks, buffers, map_block_indices, map_expr, reads, rewrite
+from ..ir.affine import AffineExpr, constant
+from ..ir.loop import (
+    Access,
+    Alloc,
+    Apply,
+    Block,
+    Buffer,
+    Expr,
+    Index,
+    IndexValue,
+    Iter,
+    LoopFunc,
+    Read,
+    Stmt,
+    blocks,
+    buffers,
+    map_block_indices,
+    map_expr,
+    reads,
+    rewrite,
+)
 
 
 def collapse(func: LoopFunc) -> LoopFunc:
@@ -105,7 +124,7 @@ def _entail(block: Block, merge: _Merge, found: dict[str, Buffer]) -> bool:
             return False
         if merge.axes.setdefault(name, where[0]) != where[0]:
             return False
-    return not _used_as_values(block, first, second)
+    return not _used_elsewhere(block, {first, second})
 
 
 def _mergeable(block: Block, pair: tuple[str | None, str | None], shape: tuple[int, ...]) -> bool:
@@ -119,17 +138,18 @@ def _mergeable(block: Block, pair: tuple[str | None, str | None], shape: tuple[i
     return len(kinds) == 1 and all(i is not None and i.extent == n for i, n in zip(iters, shape, strict=True))
 
 
-def _used_as_values(block: Block, *names: str) -> bool:
-    used = False
+def _used_elsewhere(block: Block, names: set[str]) -> bool:
+    """Whether guards, or values made of indices, use one of the iterators."""
+    guards = [*block.guard, *(g for r in reads(block.value) for g in r.guard)]
+    return any(e.variables() & names for e in (*guards, *_index_values(block.value)))
 
-    def visit(e: Expr) -> Expr:
-        nonlocal used
-        if not isinstance(e, Read) and hasattr(e, "expr"):
-            used = used or bool(e.expr.variables() & set(names))  # type: ignore[union-attr]
-        return e
 
-    map_expr(block.value, visit)
-    return used
+def _index_values(expr: Expr) -> Iterator[AffineExpr]:
+    if isinstance(expr, IndexValue):
+        yield expr.expr
+    elif isinstance(expr, Apply):
+        for arg in expr.args:
+            yield from _index_values(arg)
 
 
 def _apply(func: LoopFunc, merge: _Merge) -> LoopFunc:

@@ -31,7 +31,8 @@ def find_iter(block: Block, name: str) -> Iter:
     """
     it = block.iterator(name)
     if it is None:
-        raise ScheduleError(f"expected an iterator of {block.name}, one of {[i.name for i in block.iters]}, found {name!r}")
+        names = [i.name for i in block.iters]
+        raise ScheduleError(f"expected an iterator of {block.name}, one of {names}, found {name!r}")
     return it
 
 

@@ -274,13 +274,14 @@ def _loops_from_boxes(stmt: Stmt, lanes: int) -> Stmt:
     return out
 
 
-def _statements(iters: tuple[Iter, ...], lanes: int) -> int:
+def statements(iters: tuple[Iter, ...], lanes: int) -> int:
+    """How many statements a box unrolls into."""
     return math.prod(-(-i.extent // lanes) if i.vectorized else i.extent for i in iters)
 
 
 def _loops_from_box(block: Block, lanes: int) -> Stmt:
     cut = [i for i in block.iters if i.limit is not None]
-    if not cut and _statements(block.iters, lanes) <= MAX_STATEMENTS:
+    if not cut and statements(block.iters, lanes) <= MAX_STATEMENTS:
         return block
     wide = next((i for i in block.iters if i.vectorized), None)
     if wide is not None and wide.limit is not None:
@@ -294,7 +295,7 @@ def _loops_from_box(block: Block, lanes: int) -> Stmt:
     for it in block.iters:
         if it.vectorized:
             continue
-        if it.limit is not None or _statements(tuple(iters), lanes) > LOOPED_STATEMENTS:
+        if it.limit is not None or statements(tuple(iters), lanes) > LOOPED_STATEMENTS:
             loops.append(it)
             iters.remove(it)
     body: Stmt = replace(block, iters=tuple(iters))
@@ -349,6 +350,8 @@ MAX_PEELED = 2
 def _peel_for(loop: For, ranges: dict[str, Range]) -> Stmt:
     lo, hi = loop_range(loop, ranges)
     fixed = len(loop.lower) == len(loop.upper) == 1 and loop.lower[0].is_constant and loop.upper[0].is_constant
+    if fixed and loop.upper[0].const <= loop.lower[0].const:
+        return loop
     full = _full_until(loop, lo, hi + 1, ranges) if fixed else hi + 1
     if full > hi or full < lo or hi + 1 - full > MAX_PEELED:
         return replace(loop, body=_peel(loop.body, {**ranges, loop.name: (lo, hi)}))

@@ -7,6 +7,7 @@ or ordered here: that is what schedules are for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -83,14 +84,14 @@ class _Lowering:
     body: list[Stmt] = field(default_factory=list)
     ranges: dict[str, Range] = field(default_factory=dict)
     memo: dict[tuple[int, tuple[AffineExpr, ...]], Expr] = field(default_factory=dict)
-    uses: dict[int, int] = field(default_factory=dict)
+    uses: Counter[int] = field(default_factory=Counter)
 
     def run(self, name: str) -> Workload:
         graph = self.graph
         for value, type_ in graph.types.items():
             if type_.dtype not in DTYPES:
                 raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
-        self.uses = {v: len(users) + graph.outputs.count(v) for v, users in graph.users.items()}
+        self.uses = Counter(v for op in graph.ops for v in op.operands) + Counter(graph.outputs)
         constants = tuple(v for v, c in graph.constants.items() if c.type.size != 1)
         inputs = tuple(graph.inputs)
         outputs = tuple(v for v in dict.fromkeys(graph.outputs))

@@ -166,7 +166,7 @@ def compute_inline(func: LoopFunc, buffer: str) -> LoopFunc:
     if any(not isinstance(s, Seq | Alloc) for s in path_to(alloc.body, writer) or ()):
         raise ScheduleError(f"expected {writer.name} outside loops")
     operands = {r.buffer for r in reads(writer.value)}
-    if _written_after(alloc, writer, operands):
+    if buffer in operands or _written_after(alloc, writer, operands):
         raise ScheduleError(f"expected the operands of {writer.name} unchanged after it")
     for block in blocks(alloc.body):
         if any(r.buffer == buffer for r in reads(block.value)):

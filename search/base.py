@@ -1,4 +1,4 @@
-"""What the search sees of measuring and storing: two protocols, so that every search test runs on fakes.
+"""What the search sees of the world: protocols, so that every search test runs on fakes.
 
 `backends.measure.WorkerRunner` is a `Runner`, `database.store.Database` is a `Database`; neither imports this module.
 """
@@ -6,11 +6,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..ir.measure import MeasureData, MeasureRequest, MeasureResult, TaskKey, TimingProtocol
+from ..ir.loop import Buffer
+from ..ir.measure import KernelCode, MeasureData, MeasureRequest, MeasureResult, TaskKey, TimingProtocol
 
-__all__ = ["Database", "MeasureData", "MeasureRequest", "MeasureResult", "Runner", "TaskKey", "TimingProtocol"]
+if TYPE_CHECKING:
+    from .space import Candidate
+
+__all__ = [
+    "BuiltKernel",
+    "Database",
+    "MeasureData",
+    "MeasureRequest",
+    "MeasureResult",
+    "Runner",
+    "SearchStrategy",
+    "TaskKey",
+    "TimingProtocol",
+]
+
+
+class BuiltKernel(KernelCode, Protocol):
+    """A compiled candidate."""
+
+    @property
+    def params(self) -> tuple[Buffer, ...]:
+        """Parameters as the schedule left them: constants may be packed."""
+        ...
+
+
+class SearchStrategy(Protocol):
+    """Proposes candidates of one workload and learns from what became of them."""
+
+    def ask(self, count: int) -> list[Candidate]:
+        """Up to ``count`` candidates that were never proposed or told before; fewer only if no more are found."""
+        ...
+
+    def tell(self, results: Sequence[tuple[Candidate, float]]) -> None:
+        """Learn latencies in seconds, infinite for failures; also of candidates that someone else proposed."""
+        ...
 
 
 class Runner(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...ir import dtypes
-from ...ir.affine import AffineExpr
+from ...ir.affine import AffineExpr, var
 from ...ir.loop import Apply, Block, Const, Expr, IndexValue, Iter, Read
 from ...ir.monoid import MONOIDS
 from . import elementwise
@@ -62,20 +62,23 @@ class BlockEmitter:
         if self._wide is not None and self._lane_dependent_guard(self._wide.name):
             self._wide = None
         self.lanes = self.memory.lanes if self._wide is not None else 0
-        if self._wide is not None and self._wide.kind == "reduce":
-            self._emit_horizontal(self._wide)
-        else:
-            for point in self._points(self._wide):
-                self._memo.clear()
-                self._guarded(point)
+        for point in self._points():
+            self._memo.clear()
+            self._guarded(point)
         self._flush()
+
+    @property
+    def _horizontal(self) -> bool:
+        """Whether lanes are combined with each other."""
+        return self._wide is not None and self._wide.kind == "reduce"
 
     def _lane_dependent_guard(self, name: str) -> bool:
         return any(name in g.variables() for g in self.block.guard)
 
-    def _points(self, wide: Iter | None) -> Iterator[Point]:
-        """Points in program order; the vectorised iterator takes the first lane of each vector."""
-        spans = [range(0, i.extent, self.lanes) if i is wide else range(i.extent) for i in self.block.iters]
+    def _points(self) -> Iterator[Point]:
+        """Points in program order; the vectorised iterator takes the first lane of each vector, or only of the first."""
+        step = max((i.extent for i in self.block.iters), default=1) if self._horizontal else self.lanes
+        spans = [range(0, i.extent, step) if i is self._wide else range(i.extent) for i in self.block.iters]
         names = [i.name for i in self.block.iters]
         for values in itertools.product(*spans):
             yield dict(zip(names, values, strict=True))
@@ -85,6 +88,11 @@ class BlockEmitter:
         if self._wide is None:
             return 0
         return min(self.lanes, self._wide.extent - point[self._wide.name])
+
+    def _mask(self, t: VType, point: Point) -> int | None:
+        """How many lanes of a value of type ``t`` are in use, None for all."""
+        active = self._active(point)
+        return active if t.lanes and active < t.lanes else None
 
     # ---- guards
 
@@ -150,6 +158,9 @@ class BlockEmitter:
 
     def _statement(self, point: Point) -> None:
         block = self.block
+        if self._wide is not None and self._horizontal:
+            self._combine_lanes(self._wide, point)
+            return
         if block.monoid is None:
             self._store(point, self._eval(block.value, point))
             return
@@ -168,22 +179,17 @@ class BlockEmitter:
         new = self._widen(self._eval(value, point), t)
         return elementwise.binary(self.builder, MONOIDS[monoid].combine, t, old[0], new), t
 
-    def _emit_horizontal(self, wide: Iter) -> None:
+    def _combine_lanes(self, wide: Iter, point: Point) -> None:
         """A vectorised reduce iterator: combine whole vectors first, then the lanes of one."""
-        block = self.block
-        assert block.monoid is not None
-        others = [i for i in block.iters if i is not wide]
-        for values in itertools.product(*(range(i.extent) for i in others)):
-            self._memo.clear()
-            point = dict(zip((i.name for i in others), values, strict=True))
-            total = self._vector_total(block.monoid, wide, point)
-            lanes, self._wide = self.lanes, None
-            self.lanes = 0
-            point[wide.name] = 0
-            old = self._load_written(point)
-            new = elementwise.binary(self.builder, MONOIDS[block.monoid].combine, old[1], old[0], total)
-            self._store(point, (new, old[1]))
-            self.lanes, self._wide = lanes, wide
+        monoid = self.block.monoid
+        assert monoid is not None
+        total = self._vector_total(monoid, wide, dict(point))
+        lanes, self._wide = self.lanes, None
+        self.lanes = 0
+        old = self._load_written(point)
+        new = elementwise.binary(self.builder, MONOIDS[monoid].combine, old[1], old[0], total)
+        self._store(point, (new, old[1]))
+        self.lanes, self._wide = lanes, wide
 
     def _vector_total(self, monoid: str, wide: Iter, point: Point) -> str:
         b = self.builder
@@ -248,23 +254,28 @@ class BlockEmitter:
         return self.builder.splat(value, t)
 
     def _index_value(self, expr: IndexValue, point: Point) -> Value:
-        b = self.builder
-        scalar = vtype(expr.dtype)
-        step = self.scopes.resolve(expr.expr).coefficient(self._wide.name) if self._wide is not None else 0
-        first = self._convert_index(self.scopes.value(self._at(expr.expr, point)), scalar)
-        if self._wide is None or (step == 0 and self._wide.name not in expr.expr.variables()):
-            return first, scalar
-        if self._wide.name in expr.expr.variables() and step == 0:
-            raise CodegenError(f"expected an index that is linear in the vectorised {self._wide.name}, found {expr.expr}")
+        b, wide = self.builder, self._wide
+        resolved = self.scopes.resolve(expr.expr)
+        if wide is None or wide.name not in resolved.variables():
+            first = self.scopes.value(self._at(expr.expr, point))
+            return self._convert_index(first, I64, vtype(expr.dtype)), vtype(expr.dtype)
+        indices = vtype("int64", self.lanes)
+        step = resolved.coefficient(wide.name)
+        if wide.name in (resolved - var(wide.name) * step).variables():
+            values = "poison"
+            for lane in range(self.lanes):
+                at = {**point, wide.name: point[wide.name] + lane}
+                values = b.insert(indices, values, self.scopes.value(self._at(expr.expr, at)), lane)
+        else:
+            first = self._widen((self.scopes.value(self._at(expr.expr, point)), I64), indices)
+            values = b.op("add", indices, first, b.lanes([step * i for i in range(self.lanes)], indices))
         t = vtype(expr.dtype, self.lanes)
-        ramp = b.lanes([step * i for i in range(self.lanes)], t)
-        wide = self._splat(first, t)
-        return b.op("fadd" if t.is_float else "add", t, wide, ramp), t
+        return self._convert_index(values, indices, t), t
 
-    def _convert_index(self, value: str, t: VType) -> str:
+    def _convert_index(self, value: str, source: VType, t: VType) -> str:
         if t.dtype == "int64":
             return value
-        return elementwise.apply(self.builder, "convert_element_type", t, [I64], [value], ())
+        return elementwise.apply(self.builder, "convert_element_type", t, [source], [value], ())
 
     # ---- reads
 
@@ -305,7 +316,8 @@ class BlockEmitter:
         b, wide = self.builder, self._wide
         assert wide is not None
         t = vtype(expr.dtype, self.lanes)
-        out, active = "poison", self._active(point)
+        # Lanes that are not in use are computed with all the same, and dividing by poison is undefined.
+        out, active = "zeroinitializer", self._active(point)
         self._wide = None
         for lane in range(active):
             element, _ = self._read(expr, {**point, wide.name: point[wide.name] + lane})
@@ -334,12 +346,11 @@ class BlockEmitter:
         t = vtype(dtype, self.lanes if stride == 1 else 0)
         if place.in_registers:
             return self._load_register(place, dynamic, offset, t)
-        key = (place.buffer.name, dynamic, offset, t.lanes)
+        mask = self._mask(t, point)
+        key = (place.buffer.name, dynamic, offset, t.lanes if mask is None else mask)
         known = self._loaded.get(key)
         if known is not None:
             return known
-        active = self._active(point)
-        mask = active if t.lanes and active < t.lanes else None
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
         value = self.builder.load(t, pointer, self._align(place, dynamic, offset), mask)
         if place.buffer.name != self.block.write.buffer:
@@ -383,7 +394,7 @@ class BlockEmitter:
         if place.in_registers:
             raise CodegenError(f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}")
         t = vtype(place.buffer.dtype, self.lanes)
-        out = "poison"
+        out = "zeroinitializer"
         for lane in range(self._active(point)):
             element = self._scalar(place, flat, {**point, wide.name: point[wide.name] + lane})
             out = b.insert(t, out, element, lane)
@@ -426,10 +437,8 @@ class BlockEmitter:
                 self._load_register(place, dynamic, offset, t)
             self._live[(place.buffer.name, offset)] = (text, t)
             return
-        active = self._active(point)
-        mask = active if t.lanes and active < t.lanes else None
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), mask)
+        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), self._mask(t, point))
 
     def _scatter(self, place: Place, flat: FlatAccess, point: Point, value: Value) -> None:
         wide = self._wide

@@ -11,7 +11,7 @@ import hashlib
 from ...ir.affine import AffineExpr
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
-from ...passes.legalize import legalize
+from ...passes.legalize import legalize, statements
 from .access import I64, Scopes
 from .blocks import BlockEmitter
 from .builder import Builder, vtype
@@ -20,6 +20,8 @@ from .memory import CodegenError, Memory
 from .toolchain import object_code
 
 CODEGEN_VERSION = 1
+MAX_STATEMENTS = 20_000
+"""Most statements a kernel is unrolled into; LLVM takes seconds for more."""
 _SYMBOL = "tilewright_kernel"
 
 
@@ -34,7 +36,8 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
         The kernel; its symbol is a digest of the code.
 
     Raises:
-        CodegenError: the schedule can't be emitted, for example a register buffer with indices that are not constant.
+        CodegenError: the schedule can't be emitted: a register buffer with indices that are not constant or with vectors
+            that overlap, an operation without code, or more than `MAX_STATEMENTS` unrolled statements.
     """
     text, extent, scratch = kernel_ir(func, target)
     symbol = "tw_" + hashlib.blake2b((target.features + text).encode(), digest_size=12).hexdigest()
@@ -57,6 +60,7 @@ class _Emitter:
         self.scopes = Scopes(builder)
         self.memory = Memory(builder, lanes)
         self.ranges: dict[str, tuple[int, int]] = {}
+        self.statements = 0
 
     def function(self, func: LoopFunc) -> tuple[str, int, int]:
         """The module's text, the parallel extent and the scratch bytes."""
@@ -92,7 +96,7 @@ class _Emitter:
                 for item in stmt.body:
                     self._stmt(item)
             case Block():
-                BlockEmitter(self.b, self.scopes, self.memory, stmt).emit()
+                self._block(stmt)
             case Alloc():
                 mark = self.memory.allocate(stmt.buffer)
                 self._stmt(stmt.body)
@@ -103,6 +107,12 @@ class _Emitter:
                 self._unrolled(stmt)
             case For():
                 self._loop(stmt)
+
+    def _block(self, block: Block) -> None:
+        self.statements += statements(block.iters, self.memory.lanes)
+        if self.statements > MAX_STATEMENTS:
+            raise CodegenError(f"expected at most {MAX_STATEMENTS} unrolled statements, found more in {block.name}")
+        BlockEmitter(self.b, self.scopes, self.memory, block).emit()
 
     def _if(self, stmt: If) -> None:
         b = self.b

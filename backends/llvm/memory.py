@@ -24,12 +24,15 @@ class Place:
         buffer: the buffer; for registers with rows padded to whole vectors.
         base: pointer to the first element; empty for registers.
         align: guaranteed alignment of ``base`` in bytes.
+        slots: register and type of each element or vector of a register tile, by its offset.
+        owner: for each element in a slot, the slot's offset.
     """
 
     buffer: Buffer
     base: str
     align: int
     slots: dict[int, tuple[str, VType]] = field(default_factory=dict)
+    owner: dict[int, int] = field(default_factory=dict)
 
     @property
     def in_registers(self) -> bool:
@@ -49,14 +52,22 @@ class Place:
         """
         known = self.slots.get(offset)
         if known is None:
+            elements = range(offset, offset + max(t.lanes, 1))
+            taken = next((self.owner[e] for e in elements if e in self.owner), None)
+            if taken is not None:
+                raise self._mixed(self.slots[taken][1], t, offset)
             known = (builder.alloca(t.text, ALIGNMENT), t)
             self.slots[offset] = known
+            self.owner.update(dict.fromkeys(elements, offset))
         if known[1] != t:
-            raise CodegenError(
-                f"expected accesses of one width to the register buffer {self.buffer.name}, found {known[1].text} and "
-                f"{t.text} at element {offset}: vectorise all Blocks that use it alike, or keep it in the cache"
-            )
+            raise self._mixed(known[1], t, offset)
         return known[0]
+
+    def _mixed(self, known: VType, found: VType, offset: int) -> CodegenError:
+        return CodegenError(
+            f"expected accesses of one width to the register buffer {self.buffer.name}, found {known.text} and "
+            f"{found.text} at element {offset}: vectorise all Blocks that use it alike, or keep it in the cache"
+        )
 
 
 @dataclass(slots=True)
