@@ -16,7 +16,7 @@ from rich.panel import Panel
 from ..ir.target import detect_target
 from .ab import AbReport, AbRow, print_report, run_ab
 from .child import ChildOptions
-from .machine import MachineLimits, measure_limits
+from ..backends.measure.machine import MachineLimits, measure_limits
 from .models import model_names
 
 _PURPOSE = "Compile, tune and time a network."

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tilewright.bench import ab, child, demo
 from tilewright.bench.child import ChildOptions, ChildResult
-from tilewright.bench.machine import measure_limits
+from tilewright.backends.measure.machine import measure_limits
 from tilewright.bench.paired import paired_speedup
 from tilewright.ir.target import detect_target
 

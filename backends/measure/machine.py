@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import llvmlite.binding as llvm
 import numpy as np
 
-from ..ir.target import Target, detect_target
+from ...ir.target import Target, detect_target
 
 _MIB = 2**20
 _LANE_BYTES = 4
