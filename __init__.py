@@ -14,14 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compiler import Budget as Budget
     from .compiler import Compiled as Compiled
     from .compiler import Lowered as Lowered
     from .compiler import compile as compile
     from .frontends.avals import UnsupportedProgram as UnsupportedProgram
+    from .options import Budget as Budget
 
 _HOME = {
-    "Budget": "compiler",
+    "Budget": "options",
     "Compiled": "compiler",
     "Lowered": "compiler",
     "compile": "compiler",

@@ -58,6 +58,9 @@ class Outcome:
         accuracy: errors of the outputs, where they were checked.
         comparison: the deciding comparison with `jax.jit`, where there was one.
         recalled: the verdict of an earlier process, where it was taken.
+        latencies: measured seconds of our kernels by task key.
+        baseline_s: measured seconds of XLA's code for the regions by task key.
+        rest_s: seconds of what is left to XLA beside the native calls, if it was measured.
         seconds: time of each step.
     """
 
@@ -69,6 +72,9 @@ class Outcome:
     accuracy: list[OutputError] = field(default_factory=list)
     comparison: Comparison | None = None
     recalled: Verdict | None = None
+    latencies: dict[str, float] = field(default_factory=dict)
+    baseline_s: dict[str, float] = field(default_factory=dict)
+    rest_s: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -77,12 +77,13 @@ def _constants_as_inputs(graph: Graph) -> Graph:
 
 
 def _arguments(graph: Graph, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    given = {value: _random(type_.shape, type_.dtype, rng) for value, type_ in graph.inputs.items()}
+    given = {value: random_array(type_.shape, type_.dtype, rng) for value, type_ in graph.inputs.items()}
     given.update((v, np.asarray(c.value)) for v, c in graph.constants.items() if c.type.size != 1)
     return given
 
 
-def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+def random_array(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """Normal numbers, small non-negative integers, or booleans."""
     if dtype == dtypes.BOOL:
         return rng.integers(0, 2, shape).astype(np.bool_)
     if dtypes.is_integer(dtype):

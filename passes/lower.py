@@ -38,6 +38,7 @@ DTYPES = frozenset(("float32", "int32", "bool"))
 """Element types that kernels compute on."""
 
 _INLINE_COST = 4
+_INLINE_COST_OF_SCALAR = 64
 _CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
 _CHEAP = (_CHEAP - {"div", "rem", "pow", "atan2"}) | {"select_n", "clamp", "convert_element_type"}
 
@@ -154,9 +155,9 @@ class _Lowering:
         return buffer
 
     def _shared_and_costly(self, value: int) -> bool:
-        if self.uses[value] < 2 or self.graph.types[value].size <= 1:
-            return False
-        return self._cost(value) > _INLINE_COST
+        """Expressions are trees: a value that is used twice is computed twice, or kept."""
+        most = _INLINE_COST if self.graph.types[value].size > 1 else _INLINE_COST_OF_SCALAR
+        return self.uses[value] > 1 and self._cost(value) > most
 
     def _cost(self, value: int) -> int:
         """Rough number of instructions to compute an element in place."""

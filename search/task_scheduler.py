@@ -1,8 +1,8 @@
 """Which workload to spend the next trials on.
 
 Gradient-like, after Ansor's task scheduler (Zheng et al., OSDI 2020): the gain to expect of a workload's next batch is
-estimated from its latest improvements and from how far it is from a bound it can't beat, times how often the model
-runs it, per second that the batch costs.
+estimated from its latest improvements and from how far its computing rate is from the best rate of any workload, times
+how often the model runs it, per second that the batch costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ _HISTORY = 0.6
 _DECAY = 0.5
 """What an improvement counts for after one more batch without any."""
 _REACHABLE = 0.25
-"""Share of the distance to the bound that the first batch is expected to close."""
+"""Share of the distance to the best rate that the first batch is expected to close."""
+_NEVER_DONE = 0.02
+"""Share of its time that even the workload with the best rate may still gain."""
 
 
 @dataclass(slots=True)
@@ -23,7 +25,8 @@ class TaskState:
 
     Args:
         weight: how often the model runs it.
-        bound_s: seconds it can't beat.
+        flops: operations of one run.
+        expected_s: predicted seconds, used before anything was measured.
         best_s: seconds of its incumbent; infinite before there is one.
         trials: candidates tried.
         batches: batches tried.
@@ -33,7 +36,8 @@ class TaskState:
     """
 
     weight: float
-    bound_s: float
+    flops: float
+    expected_s: float
     best_s: float = float("inf")
     trials: int = 0
     batches: int = 0
@@ -41,11 +45,16 @@ class TaskState:
     recent_s: float = 0.0
     exhausted: bool = False
 
-    def gain_s(self) -> float:
-        """Seconds per run of the model that the next batch is expected to gain."""
+    def gain_s(self, best_rate: float) -> float:
+        """Seconds per run of the model that the next batch is expected to gain.
+
+        Args:
+            best_rate: operations per second that can be hoped for.
+        """
         if self.best_s == float("inf"):
             return 0.0
-        possible = max(self.best_s - self.bound_s, 0.0) * _REACHABLE / (1 + self.batches)
+        reachable = self.flops / best_rate if best_rate > 0 else 0.0
+        possible = max(self.best_s - reachable, _NEVER_DONE * self.best_s) * _REACHABLE / (1 + self.batches)
         return self.weight * (_HISTORY * self.recent_s + (1 - _HISTORY) * possible)
 
     @property
@@ -74,8 +83,9 @@ class TaskScheduler:
             return None
         fresh = [i for i in alive if self.states[i].batches == 0]
         if fresh:
-            return max(fresh, key=lambda i: (self.states[i].weight * self.states[i].best_s, -i))
-        return max(alive, key=lambda i: (self.states[i].gain_s() / self.states[i].batch_s, -i))
+            return max(fresh, key=lambda i: (self.states[i].weight * self.states[i].expected_s, -i))
+        rate = max((s.flops / s.best_s for s in self.states if s.best_s > 0), default=0.0)
+        return max(alive, key=lambda i: (self.states[i].gain_s(rate) / self.states[i].batch_s, -i))
 
     def record(self, task: int, trials: int, seconds: float, best_s: float) -> None:
         """Note a batch and the incumbent's latency after it."""

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long form of sampled tests")
     parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing with them")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the tests, and the processes they start, away from the user's tuning database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def passes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled functions run the optimized graph through XLA, whether or not there are kernels for it."""
+    from tilewright.compiler import Compiled
+
+    monkeypatch.setattr(Compiled, "build", lambda self, graph, arguments: PassManager(GRAPH_PASSES).run(graph))
 
 
 @pytest.fixture

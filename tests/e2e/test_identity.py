@@ -16,6 +16,7 @@ import tilewright
 from tilewright.backends.jax_call import tilewright_call_p
 
 SAMPLE = 150
+SAMPLE_WITH_KERNELS = 40
 FULL_SAMPLE = 1200
 _SKIPPED_GROUPS = {
     "random_gamma",  # seconds each; `random_bits` and `random_split` cover keys
@@ -43,12 +44,21 @@ def sample(count: int) -> list[Any]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harness" in metafunc.fixturenames:
-        count = FULL_SAMPLE if metafunc.config.getoption("--full") else SAMPLE
-        harnesses = sample(count)
+        short = SAMPLE_WITH_KERNELS if "kernels" in metafunc.function.__name__ else SAMPLE
+        harnesses = sample(FULL_SAMPLE if metafunc.config.getoption("--full") else short)
         metafunc.parametrize("harness", harnesses, ids=[h.fullname for h in harnesses])
 
 
-def test_harness_matches_jit(harness: Any) -> None:
+@pytest.mark.usefixtures("passes_only")
+def test_optimized_graph_matches_jit(harness: Any) -> None:
+    matches_jit(harness)
+
+
+def test_kernels_match_jit(harness: Any) -> None:
+    matches_jit(harness)
+
+
+def matches_jit(harness: Any) -> None:
     arguments = harness.dyn_args_maker(np.random.RandomState(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -14,6 +14,7 @@ import pytest
 
 import tilewright
 from tilewright import compiler
+from tilewright.driver import Driver, Outcome
 from tilewright.ir.graph import Graph
 
 
@@ -100,11 +101,11 @@ def test_traced_once_per_shape() -> None:
 def test_build_sees_the_arguments_of_an_eager_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def spy(graph: Graph, options: compiler.Options, example_args: Any) -> Graph:
+    def spy(self: Driver, graph: Graph, example_args: Any) -> Outcome:
         seen.append(example_args)
-        return graph
+        return Outcome()
 
-    monkeypatch.setattr(compiler, "build", spy)
+    monkeypatch.setattr(Driver, "run_safely", spy)
     compiled = tilewright.compile(lambda x, unused, y: x + y["k"])
     x, y = jnp.arange(3.0), {"k": np.ones(3, np.float32)}
     compiled(x, 5, y)

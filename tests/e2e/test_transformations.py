@@ -138,6 +138,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("name", "transformation"), pairs)
 
 
+@pytest.mark.usefixtures("passes_only")
 def test_transformation_matches_jit(name: str, transformation: str, rng: np.random.Generator) -> None:
     f, apply = FUNCTIONS[name], TRANSFORMATIONS[transformation]
     x = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)

@@ -26,11 +26,13 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import tilewright
 from tilewright import compiler
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
 
 assert jax.device_count() == 8
 built = []
-plain_build = compiler.build
-compiler.build = lambda graph, options, args: (built.append(graph), plain_build(graph, options, args))[1]
+passes = PassManager(GRAPH_PASSES)
+compiler.Compiled.build = lambda self, graph, arguments: (built.append(graph), passes.run(graph))[1]
 mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 x = jnp.arange(32.0).reshape(8, 4) / 10
 w = jnp.linspace(-1, 1, 12).reshape(4, 3)

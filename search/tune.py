@@ -1,0 +1,363 @@
+"""Tuning: divide a budget among workloads, propose, build, measure, and keep what is confirmed to be faster."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..costmodel.anatomy import dissect
+from ..costmodel.base import CostModel
+from ..costmodel.features import FEATURE_NAMES
+from ..costmodel.gbdt import GbdtCostModel
+from ..ir.measure import Status, TimingProtocol
+from ..passes.schedule import ScheduleError, trace_from_json
+from .base import BuiltKernel, Database, Runner, SearchStrategy
+from .contest import Build, Contest, TuneTask
+from .effort import EFFORTS
+from .evolutionary import EvolutionarySearch
+from .ranking import Ranker
+from .space import Candidate, SearchSpace
+from .task_scheduler import TaskScheduler, TaskState
+
+__all__ = ["Outcome", "Progress", "SearchBudget", "TuneResult", "TuneTask", "evolutionary", "tune_tasks"]
+
+_KNOWN = 2
+"""Traces from the database that are measured again beside the default."""
+_REMEMBERED = 10_000
+_PREDICTED = FEATURE_NAMES.index("log_predicted")
+
+StopReason = Literal["budget", "exhausted", "interrupted", "runner failed"]
+Strategy = Callable[[SearchSpace, Ranker, np.random.Generator], SearchStrategy]
+
+
+def evolutionary(space: SearchSpace, ranker: Ranker, rng: np.random.Generator) -> SearchStrategy:
+    """The default strategy."""
+    return EvolutionarySearch(space, ranker, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchBudget:
+    """What a search may cost; with neither limit it ends when every space is exhausted.
+
+    Args:
+        seconds: wall clock; 0 measures nothing.
+        trials: candidates built and measured; 0 measures nothing.
+    """
+
+    seconds: float | None = None
+    trials: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing may be measured."""
+        return self.seconds == 0 or self.trials == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of a search, after a batch.
+
+    Args:
+        elapsed_s: seconds since the start.
+        trials: candidates tried so far.
+        task: number of the task of the latest batch.
+        now_s: weighted sum of the incumbents' latencies over the tasks that were measured.
+        default_s: the same of the defaults.
+    """
+
+    elapsed_s: float
+    trials: int
+    task: int
+    now_s: float
+    default_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What was found for a task.
+
+    Args:
+        candidate: the choice; None if every candidate failed.
+        kernel: its code; None if it was not built here (nothing was measured).
+        latency_s: measured seconds; infinite if nothing was measured.
+        default_s: measured seconds of the default; infinite if it was not measured or failed.
+        speedup: the default's latency divided by the choice's, in a comparison of their own.
+        interval: 95% confidence interval of that.
+        source: where the choice is from.
+        trials: candidates tried.
+        failures: how many failed, by status.
+        rejections: refusals by reason.
+        history: number of trials and best latency after each batch.
+    """
+
+    candidate: Candidate | None
+    kernel: BuiltKernel | None
+    latency_s: float
+    default_s: float
+    speedup: float
+    interval: tuple[float, float]
+    source: Literal["measured", "database", "default", "none"]
+    trials: int
+    failures: Mapping[Status, int]
+    rejections: Mapping[str, int]
+    history: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TuneResult:
+    """What a search found.
+
+    Args:
+        outcomes: one per task, in order.
+        stopped: why it ended.
+        error: what the runner raised, if it failed.
+        elapsed_s: seconds it took.
+        trials: candidates tried.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    stopped: StopReason
+    error: str
+    elapsed_s: float
+    trials: int
+
+
+def tune_tasks(
+    tasks: Sequence[TuneTask],
+    runner: Runner,
+    database: Database | None,
+    budget: SearchBudget,
+    *,
+    build: Build,
+    rng: np.random.Generator,
+    strategy: Strategy = evolutionary,
+    model: CostModel | None = None,
+    timing: TimingProtocol | None = None,
+    batch: int = EFFORTS[1].batch,
+    progress: Callable[[Progress], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    builders: int | None = None,
+    seed: int = 0,
+) -> TuneResult:
+    """Search schedules for the distinct workloads of a model.
+
+    The search can be interrupted at any time (Ctrl-C): what is confirmed so far is returned. A candidate's failure is
+    a record in the database, never the end. A choice differs from the default only if paired comparisons with fresh
+    measurements confirmed that it is faster.
+
+    Args:
+        tasks: the workloads.
+        runner: measures candidates.
+        database: what is known, and where every result goes; None for none.
+        budget: what it may cost. With an empty budget the database's best traces are chosen without measuring.
+        build: compiles a candidate; called from several threads.
+        rng: the only source of randomness.
+        strategy: makes the proposer of a task.
+        model: the cost model, shared by the tasks and trained as results come in; None for a new `GbdtCostModel`.
+        timing: how candidates are timed; None for that of effort 1.
+        batch: candidates per batch.
+        progress: called after every batch.
+        clock: seconds, monotonic.
+        builders: threads that build; None for one per processor, 1 builds in the caller's thread.
+        seed: kept with the records.
+
+    Returns:
+        The choices. With an empty budget their kernels are not built.
+    """
+    timing = timing or EFFORTS[1].timing(tasks[0].target.threads if tasks else 1)
+    model = model if model is not None else GbdtCostModel(seed)
+    workers = builders if builders is not None else min(os.cpu_count() or 1, 8)
+    executor = ThreadPoolExecutor(workers, "tilewright-build") if workers > 1 else None
+    session = _Session(runner, database, build, strategy, model, timing, executor, batch, budget, clock, seed)
+    try:
+        session.prepare(tasks, rng)
+        session.run(progress)
+        return session.result()
+    finally:
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A task in work."""
+
+    contest: Contest
+    strategy: SearchStrategy
+    first: list[Candidate]
+    known: tuple[Candidate, float] | None
+    trials: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    speedup: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(slots=True)
+class _Session:
+    runner: Runner
+    database: Database | None
+    build: Build
+    strategy: Strategy
+    model: CostModel
+    timing: TimingProtocol
+    executor: Executor | None
+    batch: int
+    budget: SearchBudget
+    clock: Callable[[], float]
+    seed: int
+    start: float = 0.0
+    trials: int = 0
+    spent_s: float = 0.0
+    stopped: StopReason = "exhausted"
+    error: str = ""
+    running: list[_Running] = field(default_factory=list)
+    scheduler: TaskScheduler = field(default_factory=TaskScheduler)
+
+    # ---- preparing
+
+    def prepare(self, tasks: Sequence[TuneTask], rng: np.random.Generator) -> None:
+        """Make the spaces and recall what the database knows."""
+        self.start = self.clock()
+        for task, own in zip(tasks, rng.spawn(len(tasks)), strict=True):
+            space = SearchSpace(task.func, task.target)
+            ranker = Ranker(task.func, task.target, self.model)
+            contest = Contest(
+                task, space, ranker, self.runner, self.database, self.build, self.timing, self.executor, self.seed
+            )
+            known = self._recall(task, space)
+            strategy = self.strategy(space, ranker, own)
+            strategy.tell(known[_KNOWN:])
+            defaults = space.defaults()
+            first = list({c.key: c for c in [*defaults[:1], *(c for c, _ in known[:_KNOWN]), *defaults[1:]]}.values())
+            self.running.append(_Running(contest, strategy, first, known[0] if known else None))
+            expected = float(2.0 ** ranker.features(defaults[:1])[0, _PREDICTED]) if defaults else 0.0
+            self.scheduler.states.append(TaskState(task.weight, dissect(task.func).flops, expected))
+
+    def _recall(self, task: TuneTask, space: SearchSpace) -> list[tuple[Candidate, float]]:
+        """The database's traces of a workload, fastest first."""
+        if self.database is None:
+            return []
+        traces, latencies = [], []
+        for text, latency in self.database.best_traces(task.key, _REMEMBERED):
+            try:
+                traces.append(trace_from_json(text))
+                latencies.append(latency)
+            except ScheduleError as error:
+                space.reject(f"database: {error}")
+        return list(zip(space.locate(traces), latencies, strict=True))
+
+    # ---- running
+
+    def run(self, progress: Callable[[Progress], None] | None) -> None:
+        """Search until the budget or the spaces are spent."""
+        if self.budget.empty:
+            self.stopped = "budget"
+            return
+        try:
+            while (number := self.scheduler.next()) is not None:
+                count = self._affordable(number)
+                if count == 0:
+                    self.stopped = "budget"
+                    break
+                if self._batch(number, count) and progress is not None:
+                    progress(self._progress(number))
+            self._settle()
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+        except Exception as error:  # measuring is impossible: what was confirmed so far still stands
+            self.stopped, self.error = "runner failed", f"{type(error).__name__}: {error}"
+
+    def _affordable(self, number: int) -> int:
+        """How many candidates the next batch may have."""
+        count = self.batch
+        if self.budget.trials is not None:
+            count = min(count, self.budget.trials - self.trials)
+        if self.budget.seconds is not None:
+            left = self.budget.seconds - (self.clock() - self.start)
+            state = self.scheduler.states[number]
+            spent, tried = (state.spent_s, state.trials) if state.trials else (self.spent_s, self.trials)
+            each = spent / tried if tried else 0.0
+            count = min(count, int(left / each) if each > 0 else count) if left > 0 else 0
+        return max(count, 0)
+
+    def _batch(self, number: int, count: int) -> bool:
+        """Try candidates of a task; whether there were any."""
+        task, began = self.running[number], self.clock()
+        candidates, task.first = task.first[:count], task.first[count:]
+        task.strategy.tell([(c, math.inf) for c in candidates])
+        if len(candidates) < count:
+            candidates += task.strategy.ask(count - len(candidates))
+        if not candidates:
+            self.scheduler.states[number].exhausted = True
+            return False
+        task.strategy.tell(task.contest.compete(candidates))
+        seconds = self.clock() - began
+        task.trials += len(candidates)
+        self.trials += len(candidates)
+        self.spent_s += seconds
+        incumbent = task.contest.incumbent
+        best = incumbent.latency_s if incumbent else math.inf
+        task.history.append((task.trials, best))
+        self.scheduler.record(number, len(candidates), seconds, best)
+        self._learn()
+        return True
+
+    def _learn(self) -> None:
+        """Train the cost model on everything that was measured in this run."""
+        samples = [(f, s, n) for n, task in enumerate(self.running) for f, s in task.contest.samples.values()]
+        if samples:
+            features, latency, group = zip(*samples, strict=True)
+            self.model.fit(np.stack(features), np.array(latency), np.array(group))
+
+    def _settle(self) -> None:
+        for task in self.running:
+            task.speedup = task.contest.settle()
+
+    def _progress(self, number: int) -> Progress:
+        now = default = 0.0
+        for task in self.running:
+            if task.contest.incumbent is not None and task.contest.default is not None:
+                weight = task.contest.task.weight
+                now += weight * task.contest.incumbent.latency_s
+                default += weight * task.contest.default.latency_s
+        return Progress(self.clock() - self.start, self.trials, number, now, default)
+
+    # ---- results
+
+    def result(self) -> TuneResult:
+        """What was found so far."""
+        outcomes = tuple(_outcome(task) for task in self.running)
+        return TuneResult(outcomes, self.stopped, self.error, self.clock() - self.start, self.trials)
+
+
+def _outcome(task: _Running) -> Outcome:
+    contest = task.contest
+    entry, default = contest.incumbent, contest.default
+    choice: Candidate | None = None
+    source: Literal["measured", "database", "default", "none"] = "none"
+    if entry is not None:
+        choice, source = entry.candidate, "measured"
+    elif task.known is not None:
+        choice, source = task.known[0], "database"
+    elif task.trials == 0 and (defaults := contest.space.defaults()):
+        choice, source = defaults[0], "default"
+    return Outcome(
+        candidate=choice,
+        kernel=entry.kernel if entry is not None else None,
+        latency_s=entry.latency_s if entry is not None else task.known[1] if task.known else math.inf,
+        default_s=default.latency_s if default is not None else math.inf,
+        speedup=task.speedup[0],
+        interval=task.speedup[1:],
+        source=source,
+        trials=task.trials,
+        failures=Counter(contest.failures),
+        rejections=Counter(contest.space.rejections),
+        history=tuple(task.history),
+    )
