@@ -16,20 +16,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .compiler import Compiled as Compiled
     from .compiler import Lowered as Lowered
+    from .compiler import TuneResult as TuneResult
     from .compiler import compile as compile
+    from .database.engine import DatabaseError as DatabaseError
+    from .database.store import Database as Database
     from .frontends.avals import UnsupportedProgram as UnsupportedProgram
+    from .report import Report as Report
     from .options import Budget as Budget
 
 _HOME = {
     "Budget": "options",
     "Compiled": "compiler",
+    "Database": "database.store",
+    "DatabaseError": "database.engine",
     "Lowered": "compiler",
+    "Report": "report",
+    "TuneResult": "compiler",
     "compile": "compiler",
     "UnsupportedProgram": "frontends.avals",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "Compiled", "Lowered", "UnsupportedProgram", "__version__", "compile"]
+__all__ = [
+    "Budget",
+    "Compiled",
+    "Database",
+    "DatabaseError",
+    "Lowered",
+    "Report",
+    "TuneResult",
+    "UnsupportedProgram",
+    "__version__",
+    "compile",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ import os
 import threading
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
@@ -21,9 +21,9 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
-from .backends.jax_call import call
+from .backends.jax_call import call, prune
 from .database.store import Database
-from .driver import Driver, Outcome, host
+from .driver import Driver, Outcome, host, measured_host
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
@@ -31,6 +31,8 @@ from .ir.graph_text import print_graph
 from .options import Options, make_options
 from .passes.manager import PassManager
 from .passes.pipeline import GRAPH_PASSES
+from .report import Report, make_report
+from .search.tune import TuneResult as Search
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -137,6 +139,25 @@ class Lowered:
         return print_graph(table[stage])
 
 
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What tuning found.
+
+    Attributes:
+        report: What became of the function.
+        search: Candidates, latencies and failures of each workload; None if nothing could be tuned.
+    """
+
+    report: Report
+    search: Search | None
+
+    def __str__(self) -> str:
+        if self.search is None:
+            return str(self.report)
+        head = f"{self.search.trials} trials in {self.search.elapsed_s:.1f} s, ended by: {self.search.stopped}"
+        return f"{head}\n{self.report}"
+
+
 class Compiled(Generic[P, R]):
     """A function that runs as the compiler decided; made by `compile`.
 
@@ -178,6 +199,10 @@ class Compiled(Generic[P, R]):
         finally:
             stack.pop()
 
+    @property
+    def _database(self) -> Database:
+        return self.options.open_database()
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Binds like a function, so that methods can be compiled."""
         return self if instance is None else types.MethodType(self, instance)
@@ -196,9 +221,47 @@ class Compiled(Generic[P, R]):
         PassManager(GRAPH_PASSES, after=lambda step, graph: stages.append((step.name, graph))).run(stages[0][1])
         return Lowered(tuple(stages))
 
+    def tune(self, *args: P.args, **kwargs: P.kwargs) -> TuneResult:
+        """Searches schedules for these arguments now, also where the database has a verdict already.
+
+        Ctrl-C ends it with the best so far. Later calls with such arguments use what was found.
+
+        Args:
+            *args: Concrete arguments, as in a call.
+            **kwargs: The same by name.
+
+        Returns:
+            What was found.
+
+        Raises:
+            UnsupportedProgram: the function uses something that graphs have no form for.
+            ValueError: an argument is being traced, so there is nothing to measure.
+        """
+        leaves = jax.tree.leaves(self._dynamic(args, kwargs))
+        if any(isinstance(value, jax.core.Tracer) for value in leaves):
+            raise ValueError(f"{self.name}.tune: expected concrete arguments, found values that are being traced")
+        closed, kept = prune(self._make_jaxpr(args, kwargs)[0])
+        options = replace(self.options, effort=max(self.options.effort, 1))
+        driver = Driver(options, self._database, host())
+        outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
+        self._outcomes.append(outcome)
+        self._jitted.clear_cache()
+        return TuneResult(self.report(), outcome.search)
+
+    def report(self) -> Report:
+        """What became of the function for the shapes it was compiled for last.
+
+        Raises:
+            RuntimeError: the function was not compiled yet.
+        """
+        if not self._outcomes:
+            raise RuntimeError(f"expected a call of {self.name} before its report: it is compiled when it is called")
+        limits = measured_host() if self._outcomes[-1].latencies else None
+        return make_report(self.name, self._outcomes[-1], self.options.effort, limits)
+
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
-        driver = Driver(self.options, self.options.open_database(), host())
+        driver = Driver(self.options, self._database, host())
         outcome = driver.run_safely(graph, self._examples(graph, arguments))
         self._outcomes.append(outcome)
         return graph if outcome.graph is None else outcome.graph

@@ -7,6 +7,7 @@ Whatever fails on the way costs speed, never correctness: the original program i
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import time
@@ -14,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .backends.llvm.kernel import Kernel
+from .backends.measure.machine import measure_limits
 from .backends.measure.runner import WorkerRunner
+from .baselines import region_seconds, rest_seconds
 from .database.store import Database
 from .gate import Comparison, OutputError, check_accuracy, compare_speed, runnable
 from .ir.graph import Graph
-from .ir.loop import LoopFunc
 from .ir.measure import MeasureData, TaskKey, TimingProtocol
 from .ir.target import Target, detect_target
 from .ir.text import print_ir
@@ -29,6 +32,8 @@ from .passes.pipeline import GRAPH_PASSES
 from .passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from .planning import Choice, NativePlan, Partition, Task, assemble, partition
 from .search.sketch import sketches
+from .search.tune import TuneResult
+from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
 
@@ -43,6 +48,20 @@ GATE_SECONDS = 3.0
 def host() -> Target:
     """This machine."""
     return detect_target()
+
+
+@functools.cache
+def measured_host() -> Target:
+    """This machine with its speeds measured, which takes a few seconds."""
+    return measure_limits(host()).applied_to(host())
+
+
+@functools.cache
+def shared_runner() -> WorkerRunner:
+    """The measuring worker of this process, started when it is first needed and stopped at exit."""
+    runner = WorkerRunner()
+    atexit.register(runner.close)
+    return runner
 
 
 @dataclass(slots=True)
@@ -61,6 +80,7 @@ class Outcome:
         latencies: measured seconds of our kernels by task key.
         baseline_s: measured seconds of XLA's code for the regions by task key.
         rest_s: seconds of what is left to XLA beside the native calls, if it was measured.
+        search: what tuning did, where it ran.
         seconds: time of each step.
     """
 
@@ -75,6 +95,7 @@ class Outcome:
     latencies: dict[str, float] = field(default_factory=dict)
     baseline_s: dict[str, float] = field(default_factory=dict)
     rest_s: float | None = None
+    search: TuneResult | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -101,21 +122,23 @@ class Driver:
             _LOG.exception("tilewright could not compile a function; it runs as plain JAX")
             return self._original(f"{type(error).__name__}: {error}")
 
-    def run(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
+    def run(self, graph: Graph, examples: Sequence[Any] | None, recall: bool = True) -> Outcome:
         """Go through all steps.
 
         Args:
             graph: the program as traced.
-            examples: concrete arguments if a call is waiting for the result, else None.
+            examples: concrete arguments if there are any to run it on, else None.
+            recall: whether a verdict of the database may settle it.
         """
         outcome = self.outcome
         optimized = self._timed("passes", lambda: PassManager(GRAPH_PASSES).run(graph))
         parts = self._timed("partition", lambda: partition(optimized))
         outcome.parts = parts
         key = graph_key(optimized)
-        if key is not None and self._timed("recall", lambda: self._recall(key, parts)):
+        if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts)):
             return outcome
-        outcome.choices = self._timed("kernels", lambda: self._choices(parts))
+        measuring = examples is not None and self.options.effort > 0
+        outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
         self._assemble(parts)
@@ -177,22 +200,37 @@ class Driver:
         text = print_ir(task.workload.func)
         return TaskKey(task.key, text, self.target.fingerprint, BACKEND, SCHEDULE_VERSION, self.target.threads)
 
-    def _choices(self, parts: Partition) -> dict[str, Choice]:
+    def _choices(self, parts: Partition, measuring: bool) -> dict[str, Choice]:
         """A checked kernel for every task that has one."""
         tasks = list(parts.tasks.values())
-        known = {t.key: self._known_traces(t) for t in tasks}
-        traces = {t.key: known[t.key] or self._default_traces(t.workload.func) for t in tasks}
-        wanted = [(t.key, t.workload.func, trace) for t in tasks for trace in traces[t.key][:1]]
-        built = build_all(wanted, self.target)
-        choices: dict[str, Choice] = {}
-        for (key, trace), kernel in built.items():
+        choices = self._tuned(tasks) if measuring else {}
+        rest = [t for t in tasks if t.key not in choices]
+        known = {t.key: self._known_traces(t) for t in rest}
+        traces = {t.key: known[t.key] or self._default_traces(t) for t in rest}
+        wanted = [(t.key, t.workload.func, trace) for t in rest for trace in traces[t.key][:1]]
+        for (key, trace), kernel in build_all(wanted, self.target).items():
             if isinstance(kernel, Exception):
                 _LOG.warning("no kernel for workload %s: %s", key, kernel)
             else:
                 choices[key] = Choice(trace, kernel)
-        unchecked = [t for t in tasks if t.key in choices and not known[t.key]]
+        unchecked = [t for t in rest if t.key in choices and not known[t.key]]
         failed = self._check(unchecked, choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
+
+    def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:
+        """Choices that were measured; empty where the budget allows nothing."""
+        if search_budget(self.options).empty:
+            return {}
+        data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
+        items = [(t, self.task_key(t), data[t.key]) for t in tasks]
+        result = self._timed("kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database))
+        self.outcome.search = result
+        choices: dict[str, Choice] = {}
+        for task, found in zip(tasks, result.outcomes, strict=True):
+            if found.candidate is not None and isinstance(found.kernel, Kernel):
+                choices[task.key] = Choice(found.candidate.trace, found.kernel)
+                self.outcome.latencies[task.key] = found.latency_s
+        return choices
 
     def _known_traces(self, task: Task) -> list[Trace]:
         """Traces of the database, fastest first."""
@@ -204,8 +242,9 @@ class Driver:
                 _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
         return found
 
-    def _default_traces(self, func: LoopFunc) -> list[Trace]:
-        sketch = sketches(func, self.target)[0]
+    def _default_traces(self, task: Task) -> list[Trace]:
+        """The trace that the model prefers, if it is predicted to be worth it."""
+        sketch = sketches(task.workload.func, self.target)[0]
         return [] if sketch.name == "plain" else [sketch.build(sketch.default)]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
@@ -214,10 +253,9 @@ class Driver:
             return set()
         data = task_references(tasks, self.options.seed)
         failed: set[str] = set()
-        with WorkerRunner() as runner:
-            for task in tasks:
-                if not self._passes(runner, task, choices[task.key], data[task.key]):
-                    failed.add(task.key)
+        for task in tasks:
+            if not self._passes(shared_runner(), task, choices[task.key], data[task.key]):
+                failed.add(task.key)
         return failed
 
     def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
@@ -231,13 +269,20 @@ class Driver:
     # ---- the whole
 
     def _gate(self, native: Graph, original: Graph, examples: Sequence[Any]) -> None:
+        outcome = self.outcome
         ours, baseline = runnable(native), runnable(original)
-        self.outcome.accuracy = check_accuracy(ours, baseline, original, examples)
-        if not all(e.holds for e in self.outcome.accuracy):
+        outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+        if not all(e.holds for e in outcome.accuracy):
             self._original("the result was less accurate than the contract allows")
             return
         if self.options.effort == 0:
             return
-        self.outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS)
-        if self.outcome.comparison.lower_bound <= 1.0:
-            self._original(f"not faster than jax.jit ({self.outcome.comparison.speedup:.2f}x)")
+        outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
+        outcome.rest_s = rest_seconds(native, self.options.seed)
+        outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS)
+        if outcome.comparison.lower_bound <= 1.0:
+            self._original(f"not faster than jax.jit ({outcome.comparison.speedup:.2f}x)")
+
+    def _region_seconds(self) -> dict[str, float]:
+        assert self.outcome.parts is not None
+        return region_seconds(list(self.outcome.parts.tasks.values()), self.options.seed)

@@ -58,11 +58,16 @@ def call(
         builder: Decides how it runs.
         arguments: See `Builder.build`.
     """
-    used = [True] * len(closed.jaxpr.outvars)
-    jaxpr, kept = pe.dce_jaxpr(closed.jaxpr, used, instantiate=False)
-    pruned = ClosedJaxpr(jaxpr, closed.consts)
+    pruned, kept = prune(closed)
     numbers = None if arguments is None else tuple(_keep(arguments, kept))
     return tilewright_call_p.bind(*_keep(operands, kept), jaxpr=pruned, builder=builder, arguments=numbers)
+
+
+def prune(closed: ClosedJaxpr) -> tuple[ClosedJaxpr, list[bool]]:
+    """A program without what does not reach its results or effects, and which of its inputs it still has."""
+    used = [True] * len(closed.jaxpr.outvars)
+    jaxpr, kept = pe.dce_jaxpr(closed.jaxpr, used, instantiate=False)
+    return ClosedJaxpr(jaxpr, closed.consts), kept
 
 
 def _keep(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
-from ..ir.loop import Apply, Block, Expr, LoopFunc, Read, blocks, buffers, reads
+from ..ir.loop import Apply, Block, Expr, IndexValue, LoopFunc, Read, blocks, buffers, reads
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -121,7 +121,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         tuple(b.write.buffer for b in found),
         members,
         reduces,
-        np.array([_cycles(b.value, b is update) for b in found]),
+        np.array([_cycles(b, b is update) for b in found]),
         update.monoid is not None and isinstance(update.value, Apply) and update.value.op == "mul",
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
@@ -149,16 +149,27 @@ def _points(block: Block) -> int:
     return math.prod(i.extent for i in block.iters)
 
 
-def _cycles(value: Expr, main: bool) -> float:
-    """Cycles per vector of an expression; a multiply-add of the main Block counts elsewhere."""
+def _cycles(block: Block, main: bool) -> float:
+    """Cycles per vector of a Block's value; a multiply-add of the main Block counts elsewhere.
+
+    What does not depend on the last axis written is computed once per row and counts nothing.
+    """
+    last = block.write.index[-1].variables() if block.write.index else frozenset[str]()
+    inner = last | {i.name for i in block.iters if i.kind == "reduce"}
     total = 0.0
-    pending: list[tuple[Expr, bool]] = [(value, main)]
+    pending: list[tuple[Expr, bool]] = [(block.value, main)]
     while pending:
         expr, free = pending.pop()
-        if isinstance(expr, Apply):
+        if isinstance(expr, Apply) and _varies(expr, inner):
             total += 0.0 if free and expr.op == "mul" else _COSTLY.get(expr.op, _CHEAP_CYCLES)
             pending += [(arg, False) for arg in expr.args]
     return total
+
+
+def _varies(expr: Expr, names: frozenset[str] | set[str]) -> bool:
+    if isinstance(expr, IndexValue):
+        return bool(expr.expr.variables() & names)
+    return any(e.variables() & names for r in reads(expr) for e in r.index)
 
 
 def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int]) -> list[Access]:

@@ -70,8 +70,12 @@ _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
 _STEP_CYCLES = 1.0
-_L2_BYTES_PER_CYCLE = 32.0
-_L3_BYTES_PER_CYCLE = 12.0
+_L2_BYTES_PER_CYCLE = 48.0
+_L3_BYTES_PER_CYCLE = 28.0
+_CODE_LIMIT = 160.0
+"""Multiply-adds in a loop body beyond which the front end no longer keeps up."""
+_LANE_TAIL_CYCLES = 30.0
+"""For what is left of a reduction when the lanes don't divide it, per tile."""
 _DISPATCH_S = 1.5e-6
 
 
@@ -203,8 +207,12 @@ class FeatureExtractor:
                 times = visits * row_count * count
                 cycles += times * step
                 entry += times / per_tile * (rows * rest * vectors * 1.5 + _TILE_CYCLES)
+        ragged = (nests.lanes > 1) & (vector_tail > 0)
+        entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
         cycles *= np.where(nests.registers, over, 1.0)
+        body = tile.rows * tile.vectors * tile.unroll * np.where(nests.partitioned, nests.unrolled, 1.0)
+        cycles *= 1.0 + np.clip(body / _CODE_LIMIT - 1.0, 0.0, 3.0)
         others = [self.work.box(b) * self.work.cycles[b] / self.lanes for b in range(len(self.work.names))]
         latency = _FMA_LATENCY * _FMA_PER_CYCLE / np.maximum(tile.rows * tile.vectors, 1)
         return {
@@ -247,6 +255,8 @@ class FeatureExtractor:
         target = self.target
         threads = max(target.threads, 1)
         total = sets[:, 0]
+        # The threads share the whole: each one's caches see a part of it.
+        sets = np.concatenate([sets[:, :1] / threads, sets[:, 1:]], axis=1)
         l2, l1_level = _traffic(nests, live, sets, target.l1_bytes * 0.75)
         l3, l2_level = _traffic(nests, live, sets, target.l2_bytes * 0.75)
         memory, _ = _traffic(nests, live, sets, target.l3_bytes * 0.75)
@@ -255,8 +265,8 @@ class FeatureExtractor:
         return {
             "log_bytes": total,
             "intensity": np.log2(self.work.flops / np.maximum(total, 1) + 1),
-            "log_l2_cycles": np.where(total <= target.l1_bytes * 0.75, 0, l2 / _L2_BYTES_PER_CYCLE) + 1,
-            "log_l3_cycles": np.where(total <= target.l2_bytes * 0.75, 0, l3 / _L3_BYTES_PER_CYCLE) + 1,
+            "log_l2_cycles": np.where(sets[:, 0] <= target.l1_bytes * 0.75, 0, l2 / _L2_BYTES_PER_CYCLE) + 1,
+            "log_l3_cycles": np.where(sets[:, 0] <= target.l2_bytes * 0.75, 0, l3 / _L3_BYTES_PER_CYCLE) + 1,
             "log_memory_cycles": np.where(fits, 0, memory / memory_bytes_per_cycle) + 1,
             "log_tile_bytes": sets[:, -1] + 1,
             "log_outer_bytes": sets[:, 1] + 1,

@@ -27,7 +27,7 @@ def pack_array(array: np.ndarray, buffer: Buffer) -> np.ndarray:
         before, after = array.shape[: change.axis], array.shape[change.axis + 1 :]
         array = array.reshape(*before, panels, change.factor, *after)
         array = np.moveaxis(np.moveaxis(array, change.axis + 1, -1), change.axis, 0)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array).reshape(buffer.shape)
 
 
 def unpacked_shape(buffer: Buffer) -> tuple[int, ...]:

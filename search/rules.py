@@ -151,6 +151,9 @@ def _contraction_trace(
         steps.append(Step("split", root, (it.name, factor)))
     inner = f"{root}.{loops[-1][0].name}"
     steps += _tile_at(parts, inner, match.vector.name)
+    if match.tile is not None and rows * vectors + vectors + 1 > registers(target):
+        others = [i.name for i in match.update.iters if i is not match.vector]
+        steps.append(Step("reorder", update, (match.vector.name, *others)))
     if copied:
         steps += _copied_panel(match.panel.buffer, f"{root}.{match.vector.name}", axis, panel_width)
     for it in match.reduce[:-1]:

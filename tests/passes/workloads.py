@@ -66,7 +66,7 @@ class Sample:
     def arguments(self, func: LoopFunc) -> list[Array]:
         """Arrays in the layout that a scheduled form of the workload wants."""
         pairs = zip(self.arrays, func.inputs, strict=True)
-        return [pack_array(a, b) if b.packing else np.ascontiguousarray(a.reshape(b.shape)) for a, b in pairs]
+        return [pack_array(a, b) if b.packing else np.array(a.reshape(b.shape), order="C") for a, b in pairs]
 
     def check(self, outputs: tuple[Array, ...] | list[Array], what: str) -> None:
         """Compare outputs with JAX's."""

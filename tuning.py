@@ -1,0 +1,85 @@
+"""Tuning the tasks of a function: what the search needs, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .backends.measure.runner import WorkerRunner
+from .database.store import Database
+from .ir.measure import MeasureData, TaskKey
+from .ir.target import Target
+from .kernels import build_kernel
+from .options import Options
+from .planning import Task
+from .search.effort import EFFORTS
+from .search.tune import Progress as Step
+from .search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
+
+
+def search_budget(options: Options) -> SearchBudget:
+    """What tuning may cost: the user's budget, else what the effort allows."""
+    if options.budget is None:
+        return SearchBudget(seconds=EFFORTS[options.effort].seconds)
+    return SearchBudget(options.budget.seconds, options.budget.trials)
+
+
+def tune(
+    tasks: Sequence[tuple[Task, TaskKey, MeasureData]],
+    target: Target,
+    options: Options,
+    runner: WorkerRunner,
+    database: Database,
+) -> TuneResult:
+    """Search schedules for tasks within the budget; Ctrl-C ends it with the best so far.
+
+    Args:
+        tasks: with the key of their records, arguments and reference results.
+        target: the CPU.
+        options: budget, effort, seed, progress.
+        runner: measures.
+        database: remembers.
+    """
+    level = EFFORTS[max(options.effort, 1)]
+    budget = search_budget(options)
+    with _display(options.progress, budget) as show:
+        return tune_tasks(
+            [TuneTask(key, t.workload.func, target, float(t.count), data) for t, key, data in tasks],
+            runner,
+            database,
+            budget,
+            build=lambda task, candidate: build_kernel(task.key.workload_digest, task.func, candidate.trace, target),
+            rng=np.random.default_rng(options.seed),
+            timing=level.timing(target.threads),
+            batch=level.batch,
+            progress=show,
+            builders=target.threads,
+            seed=options.seed,
+        )
+
+
+@contextmanager
+def _display(wanted: bool, budget: SearchBudget) -> Iterator[Callable[[Step], None] | None]:
+    """A progress bar on standard error: trials, how much faster than the default, time left."""
+    if not wanted:
+        yield None
+        return
+    columns = (
+        TextColumn("tuning"),
+        BarColumn(),
+        TextColumn("{task.fields[trials]} trials, {task.fields[gain]:.2f}x the default schedules"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("tuning", total=budget.seconds or budget.trials, trials=0, gain=1.0)
+
+        def show(step: Step) -> None:
+            done = step.elapsed_s if budget.seconds is not None else step.trials
+            gain = step.default_s / step.now_s if step.now_s else 1.0
+            bars.update(bar, completed=done, trials=step.trials, gain=gain)
+
+        yield show
