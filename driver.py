@@ -42,6 +42,8 @@ _LOG = logging.getLogger(__name__)
 CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
 """How kernels are run that are only checked."""
 GATE_SECONDS = 3.0
+MIN_PREDICTED_SPEEDUP = 1.15
+"""Without measuring, a kernel is used only where it is predicted to be at least this much faster than XLA's code."""
 
 
 @functools.cache

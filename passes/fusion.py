@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..ir.graph import Graph, Op
+from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, CONTRACTIONS, DTYPES, IDENTITIES, REDUCTIONS, VIEWS, WINDOWS
 
@@ -71,7 +72,7 @@ def sink_views(graph: Graph) -> Graph:
         ops.append(new)
         if op.opcode in VIEWS - ALIASES and len(graph.users[op.result]) > 1:
             cloned[op.result] = new
-    return graph.with_ops(ops)
+    return remove_dead(graph.with_ops(ops))
 
 
 def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:

@@ -160,6 +160,8 @@ def _contraction_trace(
         steps.append(Step("split", update, (it.name, 1)))
     steps.append(Step("split", update, (match.reduce[-1].name, int(decisions["unroll"]))))
     named = [(f"{root}.{it.name}", _trips(it, f), it.extent % f != 0) for it, f in loops]
+    if copied:  # the copy stands between the loop over panels and those inside it
+        named = named[: [it for it, _ in loops].index(match.vector) + 1]
     shared = _share(named, target.threads)
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}

@@ -28,11 +28,13 @@ class Scopes:
 
     def push(self) -> None:
         """Enter a region."""
+        self.builder.enter()
         self._values.append({})
         self._pointers.append({})
 
     def pop(self) -> None:
         """Leave a region; what was computed in it no longer dominates."""
+        self.builder.leave()
         self._values.pop()
         self._pointers.pop()
 

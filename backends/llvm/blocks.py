@@ -368,7 +368,7 @@ class BlockEmitter:
         if known is not None and known[1] == t:
             return known
         slot = place.slot(self.builder, offset, t)
-        return self.builder.value(f"load {t.text}, ptr {slot}"), t
+        return self.builder.effect(f"load {t.text}, ptr {slot}"), t
 
     def _stride(self, flat: FlatAccess) -> int | None:
         """Elements between neighbouring lanes; None if it is not constant."""

@@ -106,6 +106,7 @@ class Builder:
         self._declares: dict[str, str] = {}
         self._metadata: dict[str, str] = {}
         self._globals: dict[str, str] = {}
+        self._known: list[dict[str, str]] = []
 
     # Functions and module ---------------------------------------------------------------------------------------------
 
@@ -134,6 +135,7 @@ class Builder:
         self._allocas = []
         self._lines = []
         self._phis = {}
+        self._known = []
 
     def module(self) -> str:
         """The text of the module with everything it declares.
@@ -162,12 +164,33 @@ class Builder:
         self._count += 1
         return f"{hint}{self._count}"
 
+    def enter(self) -> None:
+        """Begin a region of code: until `leave`, an instruction computed before in it or around it is not repeated.
+
+        The blocks of a region must be dominated by what stands before them in it, nested regions aside.
+        """
+        self._known.append({})
+
+    def leave(self) -> None:
+        """End a region; what follows does not know its values."""
+        self._known.pop()
+
     def emit(self, line: str) -> None:
         """Append a line of LLVM IR as it is."""
         self._lines.append(line)
 
     def value(self, expression: str) -> str:
-        """Append ``expression`` as an instruction with a fresh result and return that."""
+        """The result of the pure instruction ``expression``: a fresh one, or the same one's in a region around."""
+        for known in reversed(self._known):
+            if expression in known:
+                return known[expression]
+        result = self.effect(expression)
+        if self._known:
+            self._known[-1][expression] = result
+        return result
+
+    def effect(self, expression: str) -> str:
+        """Append an instruction whose result depends on when it runs, such as a load, and return that."""
         self._count = n = self._count + 1
         self._lines.append(f"%v{n} = {expression}")
         return f"%v{n}"
@@ -216,10 +239,7 @@ class Builder:
 
     def op(self, opcode: str, t: VType, a: str, b: str, flags: str = "") -> str:
         """A binary instruction (``fadd``, ``mul``, ``lshr``, ...), ``flags`` such as ``contract`` or ``nsw``."""
-        self._count = n = self._count + 1
-        name = f"{opcode} {flags}" if flags else opcode
-        self._lines.append(f"%v{n} = {name} {t.text} {a}, {b}")
-        return f"%v{n}"
+        return self.value(f"{opcode} {flags} {t.text} {a}, {b}" if flags else f"{opcode} {t.text} {a}, {b}")
 
     def fneg(self, t: VType, a: str) -> str:
         """``-a``: flips the sign bit, of NaN and zero as well."""
@@ -227,7 +247,6 @@ class Builder:
 
     def intrinsic(self, name: str, t: VType, *args: str, flags: str = "") -> str:
         """``llvm.<name>`` with operands and result of type ``t`` (``fma``, ``maximum``, ...), ``flags`` as in `op`."""
-        self._count = n = self._count + 1
         text = t.text
         full = f"llvm.{name}.{t.suffix}"
         flag = name in _FLAGGED
@@ -236,8 +255,7 @@ class Builder:
             self._declares[full] = f"declare {text} @{full}({types})"
         operands = f", {text} ".join(args)
         call = f"call {flags}" if flags else "call"
-        self._lines.append(f"%v{n} = {call} {text} @{full}({text} {operands}{', i1 false' if flag else ''})")
-        return f"%v{n}"
+        return self.value(f"{call} {text} @{full}({text} {operands}{', i1 false' if flag else ''})")
 
     def call(self, name: str, result: str, args: Sequence[tuple[str, str]]) -> str:
         """Call the external function or intrinsic ``name``.
@@ -332,11 +350,11 @@ class Builder:
         """
         note = f", {metadata}" if metadata else ""
         if mask_lanes is None or mask_lanes >= t.lanes:
-            loaded = self.value(f"load {t.memory}, ptr {ptr}, align {align}{note}")
+            loaded = self.effect(f"load {t.memory}, ptr {ptr}, align {align}{note}")
         else:
             name, kind, mask = self._masked("load", t, mask_lanes)
             self._declares.setdefault(name, f"declare {t.memory} @{name}(ptr, i32 immarg, {kind}, {t.memory})")
-            loaded = self.value(
+            loaded = self.effect(
                 f"call {t.memory} @{name}(ptr {ptr}, i32 {align}, {kind} {mask}, {t.memory} zeroinitializer){note}"
             )
         return loaded if t.dtype != "bool" else self.value(f"icmp ne {t.memory} {loaded}, zeroinitializer")

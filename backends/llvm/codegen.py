@@ -71,7 +71,9 @@ class _Emitter:
         for buffer, name in zip(func.params, names, strict=True):
             self.memory.add_parameter(buffer, name)
         extent = _parallel_extent(func.body)
+        self.scopes.push()
         self._stmt(func.body)
+        self.scopes.pop()
         self.b.end()
         self._entry(names)
         return self.b.module(), extent, self.memory.scratch_bytes

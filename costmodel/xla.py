@@ -1,0 +1,120 @@
+"""An estimate of what XLA's CPU backend takes for a region, for the decision whether our code is worth shipping.
+
+At effort 0 nothing is timed: a kernel ships only where it is predicted to be clearly faster than XLA. The constants are
+measured with `bench/calibrate_xla.py` (jaxlib 0.10, AVX-512, 2 threads; see there how) and given as shares of the
+peak or bytes per second, so that they scale with the target. Estimates are typically within a factor of 1.5 to 2, which
+is enough for the regions where XLA is several times too slow and errs on the side of XLA nowhere by more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from ..ir import dtypes
+from ..ir.graph import Graph, Op
+from ..ir.infer import ELEMENTWISE
+from ..ir.target import Target
+
+SHIP_RATIO = 1.15
+"""How many times faster than XLA a kernel must be predicted to be to ship without measuring."""
+
+_DOT_SHARE = 0.9
+_DOT_HALF_FLOPS = 2e6
+"""A product of this many operations reaches half of the share."""
+_CONV_SHARE = 0.4
+_CONV_HALF_FLOPS = 3e6
+_DEPTHWISE_S_PER_MAC = 2.0e-9
+_STREAM_BYTES_PER_S_PER_THREAD = 12e9
+_REDUCE_ELEMENTS_PER_S_PER_THREAD = 1.5e9
+_WINDOW_ELEMENTS_PER_S_PER_THREAD = 0.4e9
+_TRANSCENDENTAL_PER_S_PER_THREAD = 1.2e9
+_FAULT_S_PER_BYTE = 0.35e-9
+_FAULT_BYTES = 128 << 10
+"""Smaller arrays come from memory that the allocator keeps."""
+_KERNEL_S = 2e-6
+
+_TRANSCENDENTAL = frozenset("exp exp2 expm1 log log1p logistic tanh erf erfc sin cos tan pow cbrt sinh cosh".split())
+_REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
+_WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
+_FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
+
+
+def predict_xla(region: Graph, target: Target, fresh: Collection[int] = ()) -> float:
+    """Seconds that XLA takes for a region.
+
+    Args:
+        region: a graph of transparent operations.
+        target: the CPU.
+        fresh: values that XLA allocates anew on every call (outputs of the whole function); large ones cost a page
+            fault per page.
+    """
+    seconds = sum(_heavy(region, op, target) for op in region.ops)
+    seconds += _loops(region, target)
+    for value in set(fresh):
+        size = _bytes(region, value)
+        seconds += size * _FAULT_S_PER_BYTE if size >= _FAULT_BYTES and value in region.producers else 0.0
+    return seconds
+
+
+def region_flops(region: Graph) -> float:
+    """Floating point operations of a region's products and convolutions."""
+    return float(sum(_flops(region, op) for op in region.ops))
+
+
+def _flops(region: Graph, op: Op) -> int:
+    if op.opcode == "dot_general":
+        (contract, _), _ = op.params["dimension_numbers"]
+        shape = region.types[op.operands[0]].shape
+        return 2 * op.types[0].size * math.prod(shape[axis] for axis in contract)
+    if op.opcode == "conv_general_dilated":
+        kernel = region.types[op.operands[1]]
+        out_features = op.types[0].shape[_feature_axis(op)]
+        return 2 * op.types[0].size * kernel.size // max(out_features, 1)
+    return 0
+
+
+def _feature_axis(op: Op) -> int:
+    return int(op.params["dimension_numbers"][2][1])
+
+
+def _heavy(region: Graph, op: Op, target: Target) -> float:
+    """Seconds of an operation that XLA runs as a kernel of its own."""
+    peak = target.fma_gflops_per_thread * 1e9 * target.threads
+    flops = _flops(region, op)
+    if op.opcode == "dot_general":
+        moved = sum(_bytes(region, v) for v in op.operands) / (target.bandwidth_gbs * 1e9)
+        return _KERNEL_S + max((flops + _DOT_HALF_FLOPS) / (peak * _DOT_SHARE), moved)
+    if op.opcode == "conv_general_dilated":
+        if op.params["feature_group_count"] > 1:
+            return _KERNEL_S + flops / 2 * _DEPTHWISE_S_PER_MAC
+        return _KERNEL_S + (flops + _CONV_HALF_FLOPS) / (peak * _CONV_SHARE)
+    size = region.types[op.operands[0]].size if op.operands else 0
+    if op.opcode in _REDUCTIONS:
+        return _KERNEL_S + size / (_REDUCE_ELEMENTS_PER_S_PER_THREAD * target.threads)
+    if op.opcode in _WINDOWS:
+        window = math.prod(op.params["window_dimensions"])
+        return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S_PER_THREAD * target.threads)
+    return 0.0
+
+
+def _loops(region: Graph, target: Target) -> float:
+    """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
+    outputs = set(region.outputs)
+    seconds = 0.0
+    for op in region.ops:
+        if op.opcode in ELEMENTWISE and op.opcode in _TRANSCENDENTAL:
+            seconds += op.types[0].size / (_TRANSCENDENTAL_PER_S_PER_THREAD * target.threads)
+        if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
+            continue
+        users = [region.ops[i] for i in region.users.get(op.result, ())]
+        stored = op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users)
+        if stored:
+            moved = _bytes(region, op.result) * 2
+            seconds += _KERNEL_S + moved / (_STREAM_BYTES_PER_S_PER_THREAD * target.threads)
+    return seconds
+
+
+def _bytes(region: Graph, value: int) -> int:
+    type_ = region.types[value]
+    return type_.size * dtypes.itemsize(type_.dtype)
