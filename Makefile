@@ -10,9 +10,10 @@ setup: $(STAMP)
 
 # The stamp is written last, so an interrupted installation is repeated.
 $(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "expected Python 3.11 or newer as $(PYTHON); try: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[models,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[models,test,lint]'
 	touch $(STAMP)
 
 test: setup

@@ -19,6 +19,8 @@ from .backends.llvm.kernel import Kernel
 from .backends.measure.machine import measure_limits
 from .backends.measure.runner import WorkerRunner
 from .baselines import region_seconds, rest_seconds
+from .costmodel.roofline import predict_native
+from .costmodel.xla import SHIP_RATIO, predict_xla
 from .database.store import Database
 from .gate import Comparison, OutputError, check_accuracy, compare_speed, runnable
 from .ir.graph import Graph
@@ -42,8 +44,10 @@ _LOG = logging.getLogger(__name__)
 CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
 """How kernels are run that are only checked."""
 GATE_SECONDS = 3.0
-MIN_PREDICTED_SPEEDUP = 1.15
-"""Without measuring, a kernel is used only where it is predicted to be at least this much faster than XLA's code."""
+MIN_PREDICTED_SPEEDUP = SHIP_RATIO
+"""Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
+CALL_SECONDS = 4e-6
+"""What a native call costs beyond its kernels."""
 
 
 @functools.cache
@@ -216,8 +220,26 @@ class Driver:
             else:
                 choices[key] = Choice(trace, kernel)
         unchecked = [t for t in rest if t.key in choices and not known[t.key]]
-        failed = self._check(unchecked, choices)
+        if not measuring:
+            choices = self._worthwhile(parts, choices)
+        failed = self._check([t for t in unchecked if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
+
+    def _worthwhile(self, parts: Partition, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+        """Choices that are predicted to gain: single ones that clearly lose go, and the rest has to win as a whole."""
+        kept: dict[str, Choice] = {}
+        ours = CALL_SECONDS
+        theirs = 0.0
+        for key, choice in choices.items():
+            task = parts.tasks[key]
+            native = float(predict_native(task.workload.func, [choice.trace], self.target)[0])
+            usual = predict_xla(task.region, self.target)
+            if native > usual + CALL_SECONDS:
+                continue
+            kept[key] = choice
+            ours += task.count * native
+            theirs += task.count * usual
+        return kept if kept and theirs >= MIN_PREDICTED_SPEEDUP * ours else {}
 
     def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Choices that were measured; empty where the budget allows nothing."""

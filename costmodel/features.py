@@ -62,9 +62,6 @@ FEATURE_NAMES = (
     "steps",
 )
 
-CHUNKS_PER_THREAD = 4
-"""Into how many ranges per thread a parallel loop is cut, at most."""
-
 _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
@@ -276,9 +273,7 @@ class FeatureExtractor:
 
     def _parallel(self, nests: Nests) -> dict[str, np.ndarray]:
         threads = max(self.target.threads, 1)
-        chunks = np.clip(nests.parallel, 1, threads * CHUNKS_PER_THREAD)
-        largest = np.ceil(nests.parallel / chunks)
-        busiest = np.ceil(chunks / threads) * largest
+        busiest = np.ceil(nests.parallel / threads)
         return {"log_parallel": nests.parallel, "imbalance": busiest * threads / np.maximum(nests.parallel, 1)}
 
     def _predict(self, columns: dict[str, np.ndarray]) -> np.ndarray:

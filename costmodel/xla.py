@@ -19,20 +19,22 @@ from ..ir.target import Target
 SHIP_RATIO = 1.15
 """How many times faster than XLA a kernel must be predicted to be to ship without measuring."""
 
+_KERNEL_S = 5e-6
+"""Starting one of XLA's kernels and handing it to the threads."""
 _DOT_SHARE = 0.9
-_DOT_HALF_FLOPS = 2e6
-"""A product of this many operations reaches half of the share."""
-_CONV_SHARE = 0.4
-_CONV_HALF_FLOPS = 3e6
+_DOT_EXTRA_FLOPS = 6e6
+_CONV_S = 30e-6
+_CONV_S_PER_PATCH_ELEMENT = 0.6e-9
+"""Copying the input into a matrix of patches, per element of that matrix and thread."""
+_CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
-_STREAM_BYTES_PER_S_PER_THREAD = 12e9
-_REDUCE_ELEMENTS_PER_S_PER_THREAD = 1.5e9
-_WINDOW_ELEMENTS_PER_S_PER_THREAD = 0.4e9
-_TRANSCENDENTAL_PER_S_PER_THREAD = 1.2e9
+_CACHE_BYTES_PER_S = 40e9
+_TRANSCENDENTAL_PER_S = 2e9
+_REDUCE_ELEMENTS_PER_S = 6e9
+_WINDOW_ELEMENTS_PER_S = 1.2e9
 _FAULT_S_PER_BYTE = 0.35e-9
-_FAULT_BYTES = 128 << 10
+_FAULT_BYTES = 32 << 20
 """Smaller arrays come from memory that the allocator keeps."""
-_KERNEL_S = 2e-6
 
 _TRANSCENDENTAL = frozenset("exp exp2 expm1 log log1p logistic tanh erf erfc sin cos tan pow cbrt sinh cosh".split())
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
@@ -80,22 +82,40 @@ def _feature_axis(op: Op) -> int:
 
 def _heavy(region: Graph, op: Op, target: Target) -> float:
     """Seconds of an operation that XLA runs as a kernel of its own."""
-    peak = target.fma_gflops_per_thread * 1e9 * target.threads
-    flops = _flops(region, op)
+    threads = target.threads
+    peak = target.fma_gflops_per_thread * 1e9 * threads
     if op.opcode == "dot_general":
-        moved = sum(_bytes(region, v) for v in op.operands) / (target.bandwidth_gbs * 1e9)
-        return _KERNEL_S + max((flops + _DOT_HALF_FLOPS) / (peak * _DOT_SHARE), moved)
+        moved = sum(_bytes(region, v) for v in op.operands)
+        flops = _flops(region, op)
+        rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _DOT_SHARE)
+        return _KERNEL_S + max(rate, _moving(moved, target))
     if op.opcode == "conv_general_dilated":
-        if op.params["feature_group_count"] > 1:
-            return _KERNEL_S + flops / 2 * _DEPTHWISE_S_PER_MAC
-        return _KERNEL_S + (flops + _CONV_HALF_FLOPS) / (peak * _CONV_SHARE)
-    size = region.types[op.operands[0]].size if op.operands else 0
+        return _convolution(region, op, peak, threads)
+    elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
-        return _KERNEL_S + size / (_REDUCE_ELEMENTS_PER_S_PER_THREAD * target.threads)
+        moved = _bytes(region, op.operands[0])
+        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
-        return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S_PER_THREAD * target.threads)
+        return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
     return 0.0
+
+
+def _convolution(region: Graph, op: Op, peak: float, threads: int) -> float:
+    """Patches are copied into a matrix, weights are packed, then a product at peak; grouped ones are plain loops."""
+    flops = _flops(region, op)
+    if op.params["feature_group_count"] > 1:
+        return _KERNEL_S + flops / 2 * _DEPTHWISE_S_PER_MAC
+    weights = region.types[op.operands[1]].size
+    patches = flops / 2 / max(op.types[0].shape[_feature_axis(op)], 1)
+    copying = patches * _CONV_S_PER_PATCH_ELEMENT / threads + weights * _CONV_S_PER_WEIGHT
+    return _CONV_S + flops / peak + copying
+
+
+def _moving(size: int, target: Target) -> float:
+    """Seconds to stream bytes, from the caches or from memory."""
+    cached = size <= target.l3_bytes // 2
+    return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
 def _loops(region: Graph, target: Target) -> float:
@@ -103,15 +123,13 @@ def _loops(region: Graph, target: Target) -> float:
     outputs = set(region.outputs)
     seconds = 0.0
     for op in region.ops:
-        if op.opcode in ELEMENTWISE and op.opcode in _TRANSCENDENTAL:
-            seconds += op.types[0].size / (_TRANSCENDENTAL_PER_S_PER_THREAD * target.threads)
         if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
             continue
+        if op.opcode in _TRANSCENDENTAL:
+            seconds += op.types[0].size / (_TRANSCENDENTAL_PER_S * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
-        stored = op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users)
-        if stored:
-            moved = _bytes(region, op.result) * 2
-            seconds += _KERNEL_S + moved / (_STREAM_BYTES_PER_S_PER_THREAD * target.threads)
+        if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
+            seconds += _KERNEL_S + _moving(2 * _bytes(region, op.result), target)
     return seconds
 
 

@@ -1,6 +1,6 @@
 """MobileNetV2 of Keras, compiled for inference. Needs `pip install keras`.
 
-    python examples/keras_mobilenet.py
+python examples/keras_mobilenet.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A function of plain JAX, compiled, explained, and used under `grad`, `vmap` and `jit`.
 
-    python examples/quickstart.py
+python examples/quickstart.py
 """
 
 from __future__ import annotations

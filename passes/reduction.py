@@ -17,7 +17,8 @@ def rfactor(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     """Split a reduction into ``factor`` independent partial reductions, combined at the end.
 
     Before ``acc += x[j] over j in 0..N``; after ``p[l] = 0 over l; p[l] += x[factor*o + l] over o, l;
-    acc += x[j] over the rest; acc += p[l] over l``. The lanes ``l`` of the partial results can be vectorised.
+    acc += x[j] over the rest; acc += p[l] over l``. The lanes ``l`` of the partial results can be vectorised; they are
+    the first axis of ``p``, the Block's data iterators of more than one value the others.
 
     Refuses: a Block without a monoid, a data iterator, a range that does not start at a constant, a factor larger
     than the range.
@@ -31,8 +32,9 @@ def rfactor(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     used = used_names(func)
     lane, partial = fresh(f"{iterator}.l", {i.name for i in found.iters}), fresh(f"{found.write.buffer}.p", used)
     data = tuple(i for i in found.iters if i.kind == "data")
-    shape = tuple(i.extent for i in data)
-    place = (*(var(i.name) - i.lower for i in data), var(lane))
+    wide = tuple(i for i in data if i.extent > 1 or i.limit is not None)
+    shape = (factor, *(i.extent for i in wide))
+    place = (var(lane), *(var(i.name) - i.lower for i in wide))
     dtype = _write_dtype(func, found)
     lanes = Iter(lane, constant(0), factor)
     start, trips = it.lower.const, it.extent // factor
@@ -55,7 +57,7 @@ def rfactor(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
         value=Read(partial, place, dtype),
         guard=(),
     )
-    scratch = Buffer(partial, (*shape, factor), dtype, "cache")
+    scratch = Buffer(partial, shape, dtype, "cache")
     return replace_stmt(func, found, Alloc(scratch, seq(init, update, rest, final)))
 
 

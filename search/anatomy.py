@@ -26,8 +26,8 @@ class Anatomy:
 
 
 def anatomy(func: LoopFunc) -> Anatomy | None:
-    """The parts of a workload, or None if it has several outputs or is scheduled already."""
-    if func.num_outputs != 1:
+    """The parts of a workload, or None if it has several outputs, is scheduled already, or has nothing to compute."""
+    if func.num_outputs != 1 or any(0 in b.shape for b in buffers(func).values()):
         return None
     if any(not isinstance(s, Block | Alloc) and type(s).__name__ != "Seq" for s in walk(func.body)):
         return None

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from ..costmodel.features import CHUNKS_PER_THREAD, FEATURE_VERSION
+from ..costmodel.features import FEATURE_VERSION
 from ..ir.loop import Buffer, LoopFunc
 from ..ir.measure import MeasureData, MeasureRequest, MeasureResult, Status, TaskKey, TimingProtocol
 from ..ir.target import Target
@@ -21,6 +21,8 @@ from .base import BuiltKernel, Database, Runner
 from .ranking import Ranker
 from .space import Candidate, SearchSpace
 
+CHUNKS_PER_THREAD = 4
+"""Into how many ranges per thread a parallel loop is cut, at most."""
 CONFIRM_REPEATS = 31
 CHALLENGERS = 2
 """How many of a batch are measured again against the incumbent."""
@@ -113,6 +115,7 @@ class Contest:
         build: compiles.
         timing: how candidates are timed.
         executor: builds in parallel; None builds one after the other.
+        preferred: key of the candidate that is chosen without measuring; None if there is none.
         seed: kept with the results.
     """
 
@@ -124,6 +127,7 @@ class Contest:
     build: Build
     timing: TimingProtocol
     executor: Executor | None
+    preferred: str | None = None
     seed: int = 0
     incumbent: Entry | None = None
     default: Entry | None = None
@@ -185,8 +189,9 @@ class Contest:
         """Replace the incumbent by the best entry if fresh measurements confirm that it is faster."""
         ranked = sorted(entries, key=lambda e: e.latency_s)
         if self.incumbent is None and entries:
-            # The first batch starts with the default: it holds the title until it is beaten.
-            self.incumbent = self.default = entries[0]
+            # The first batch starts with the default: if it works, it holds the title until it is beaten.
+            self.incumbent = entries[0]
+            self.default = entries[0] if entries[0].candidate.key == self.preferred else None
         for entry in ranked[:CHALLENGERS]:
             holder = self.incumbent
             if holder is None or entry is holder or entry.latency_s > _WORTH * holder.latency_s:

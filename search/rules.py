@@ -14,6 +14,7 @@ from .sketch import Decisions, Sketch, SketchRule
 from .tiles import register_tiles, registers
 
 MIN_CHUNKS_PER_THREAD = 4
+PARTIAL_SUMS = 8
 _MAX_TILES = 24
 
 
@@ -222,7 +223,7 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
     rows = _position_tiles(tile, last, target)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
-    wide = vectors[-1] if tile is None else 1
+    wide = min(2, vectors[-1]) if tile is None else 1
     outer = data[:-2]
     orders = ("positions", "channels") if outer or tile else ("channels",)
     busy = MIN_CHUNKS_PER_THREAD * target.threads
@@ -268,8 +269,10 @@ def _channelwise_trace(
     steps = [Step("split", root, (it.name, f)) for it, f in loops]
     steps += _tile_at(parts, f"{root}.{loops[-1][0].name}", channel.name)
     in_box = last > 1
-    for it in taps[:-1] if in_box else taps:
-        steps.append(Step("split", update.name, (it.name, 1)))
+    if tile is None and len(taps) == 1 and taps[0].extent >= 4 * PARTIAL_SUMS:
+        steps += _partial_sums(update, taps[0])
+    else:
+        steps += [Step("split", update.name, (it.name, 1)) for it in (taps[:-1] if in_box else taps)]
     named = [(f"{root}.{it.name}", _trips(it, f), it.extent % f != 0) for it, f in loops]
     shared = _share(named, target.threads)
     steps += shared
@@ -327,6 +330,15 @@ def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, targ
             steps.append(Step("vectorize", block.name, (last.name,)))
     named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
     return (*steps, *_share(named, target.threads))
+
+
+def _partial_sums(update: Block, taps: Iter) -> list[Step]:
+    """Independent partial results: a long sum in one register waits for its own latency and loses accuracy."""
+    return [
+        Step("rfactor", update.name, (taps.name, PARTIAL_SUMS)),
+        Step("split", f"{update.name}.p", (taps.name, 1)),
+        Step("set_scope", f"{update.write.buffer}.p", ("register",)),
+    ]
 
 
 def _lane_reduction(block: Block, last: Iter, wide: int) -> list[Step]:

@@ -228,13 +228,23 @@ class _Session:
         for task, own in zip(tasks, rng.spawn(len(tasks)), strict=True):
             space = SearchSpace(task.func, task.target)
             ranker = Ranker(task.func, task.target, self.model)
+            defaults = space.defaults()
+            preferred = defaults[0].key if defaults else None
             contest = Contest(
-                task, space, ranker, self.runner, self.database, self.build, self.timing, self.executor, self.seed
+                task=task,
+                space=space,
+                ranker=ranker,
+                runner=self.runner,
+                database=self.database,
+                build=self.build,
+                timing=self.timing,
+                executor=self.executor,
+                preferred=preferred,
+                seed=self.seed,
             )
             known = self._recall(task, space)
             strategy = self.strategy(space, ranker, own)
             strategy.tell(known[_KNOWN:])
-            defaults = space.defaults()
             first = list({c.key: c for c in [*defaults[:1], *(c for c, _ in known[:_KNOWN]), *defaults[1:]]}.values())
             self.running.append(_Running(contest, strategy, first, known[0] if known else None))
             expected = float(2.0 ** ranker.features(defaults[:1])[0, _PREDICTED]) if defaults else 0.0
@@ -323,7 +333,7 @@ class _Session:
     def _progress(self, number: int) -> Progress:
         now = default = 0.0
         for task in self.running:
-            if task.contest.incumbent is not None and task.contest.default is not None:
+            if task.contest.incumbent is not None and task.contest.default is not None:  # both were measured
                 weight = task.contest.task.weight
                 now += weight * task.contest.incumbent.latency_s
                 default += weight * task.contest.default.latency_s

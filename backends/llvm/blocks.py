@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...ir import dtypes
 from ...ir.affine import AffineExpr, var
-from ...ir.loop import Apply, Block, Const, Expr, IndexValue, Iter, Read
+from ...ir.loop import Apply, Block, Const, Expr, IndexValue, Iter, Read, reads
 from ...ir.monoid import MONOIDS
 from . import elementwise
 from .access import I64, FlatAccess, Scopes, flatten
@@ -51,6 +51,7 @@ class BlockEmitter:
     _splats: dict[str, str] = field(default_factory=dict)
     _memo: dict[int, Value] = field(default_factory=dict)
     _wide: Iter | None = None
+    _forwards: bool = False
 
     def emit(self) -> None:
         """Emit the whole box."""
@@ -58,6 +59,8 @@ class BlockEmitter:
         for it in block.iters:
             if it.limit is not None or not it.lower.is_constant or it.lower.const:
                 raise CodegenError(f"expected a legalised box in {block.name}, found {it}")
+        # Points write different elements, so that only the next step of a reduction reads what was stored.
+        self._forwards = all(r.buffer != block.write.buffer for r in reads(block.value))
         self._wide = next((i for i in block.iters if i.vectorized), None)
         if self._wide is not None and self._lane_dependent_guard(self._wide.name):
             self._wide = None
@@ -246,12 +249,9 @@ class BlockEmitter:
             raise CodegenError(f"expected a scalar where {self.block.name} needs {t.text}, found {value[1].text}")
         known = self._splats.get(value[0] + t.text)
         if known is None:
-            known = self._splat(value[0], t)
+            known = self.builder.splat(value[0], t)
             self._splats[value[0] + t.text] = known
         return known
-
-    def _splat(self, value: str, t: VType) -> str:
-        return self.builder.splat(value, t)
 
     def _index_value(self, expr: IndexValue, point: Point) -> Value:
         b, wide = self.builder, self._wide
@@ -438,7 +438,10 @@ class BlockEmitter:
             self._live[(place.buffer.name, offset)] = (text, t)
             return
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), self._mask(t, point))
+        mask = self._mask(t, point)
+        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), mask)
+        if self._forwards:
+            self._loaded[place.buffer.name, dynamic, offset, t.lanes if mask is None else mask] = (text, t)
 
     def _scatter(self, place: Place, flat: FlatAccess, point: Point, value: Value) -> None:
         wide = self._wide

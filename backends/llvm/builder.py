@@ -300,6 +300,8 @@ class Builder:
         """The scalar ``a`` in every lane of ``t`` (itself where ``t`` is a scalar)."""
         if not t.lanes:
             return a
+        if not a.startswith("%"):
+            return f"splat ({_SCALAR_TEXT[t.dtype]} {a})"
         first = self.value(f"insertelement {t.text} poison, {_SCALAR_TEXT[t.dtype]} {a}, i32 0")
         return self.value(f"shufflevector {t.text} {first}, {t.text} poison, <{t.lanes} x i32> zeroinitializer")
 

@@ -40,7 +40,9 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
             that overlap, an operation without code, or more than `MAX_STATEMENTS` unrolled statements.
     """
     text, extent, scratch = kernel_ir(func, target)
-    symbol = "tw_" + hashlib.blake2b((target.features + text).encode(), digest_size=12).hexdigest()
+    # Equal code may serve programs of different sizes, which are different kernels.
+    identity = f"{target.features}\n{text}\n{extent} {scratch} {func.num_outputs} {func.params}"
+    symbol = "tw_" + hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     code = object_code(text.replace(_SYMBOL, symbol), features=target.features)
     return Kernel(symbol, code, extent, scratch, func.params, func.num_outputs)
 

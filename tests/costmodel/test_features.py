@@ -1,0 +1,93 @@
+"""Features and predictions: what they must say about schedules whose merits are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matmuls import MATMUL, tiled
+
+from tilewright.costmodel.anatomy import dissect
+from tilewright.costmodel.features import FEATURE_NAMES, extract_features
+from tilewright.costmodel.roofline import RooflineCostModel, predict_native
+from tilewright.ir.loop import Seq
+from tilewright.ir.parser import parse_ir
+from tilewright.ir.target import Target
+from tilewright.passes.schedule import Step, Trace
+
+TARGET = Target("test", "+avx512f", 512, 2, 48 << 10, 1 << 20, 32 << 20, 250.0, 40.0)
+LARGE = MATMUL.replace("100", "512").replace("70", "512").replace("40", "512")
+
+
+def column(traces: list[Trace], name: str, text: str = MATMUL, target: Target = TARGET) -> list[float]:
+    matrix = extract_features(dissect(parse_ir(text)), traces, target)
+    return [float(v) for v in matrix[:, FEATURE_NAMES.index(name)]]
+
+
+def test_shape_and_finiteness() -> None:
+    traces = [tiled(14, 32, 1), tiled(1, 70, 40), (), (Step("parallel", "nothing"),)]
+    matrix = extract_features(dissect(parse_ir(MATMUL)), traces, TARGET)
+    assert matrix.shape == (4, len(FEATURE_NAMES)) and matrix.dtype == np.float32
+    assert np.isfinite(matrix).all()
+    assert extract_features(dissect(parse_ir(MATMUL)), [], TARGET).shape == (0, len(FEATURE_NAMES))
+
+
+def test_one_by_one_or_together_is_the_same() -> None:
+    work = dissect(parse_ir(MATMUL))
+    traces = [tiled(rows, width, 1) for rows in (1, 7, 14) for width in (16, 32, 64)]
+    alone = np.concatenate([extract_features(work, [t], TARGET) for t in traces])
+    assert np.array_equal(alone, extract_features(work, traces, TARGET))
+
+
+def test_register_tile() -> None:
+    traces = [tiled(14, 32, 1), tiled(10, 48, 4)]
+    assert column(traces, "rows") == [14, 10]
+    assert column(traces, "vectors") == [2, 3]
+    assert column(traces, "accumulators") == [28, 30]
+    assert column(traces, "unroll") == [1, 4]
+    assert column(traces, "fma_per_load") == pytest.approx([28 / 16, 30 / 13])
+
+
+def test_imbalance() -> None:
+    one_thread = Target("test", "+avx512f", 512, 1, 48 << 10, 1 << 20, 32 << 20, 250.0, 40.0)
+    # 70 columns in panels of 16: 5 iterations on 2 threads are as long as 6.
+    assert column([tiled(14, 16, 1)], "imbalance") == pytest.approx([1.2])
+    assert column([tiled(14, 16, 1)], "imbalance", target=one_thread) == [1.0]
+    assert column([tiled(14, 16, 1)[:-1]], "imbalance") == [2.0], "without a parallel loop one thread idles"
+
+
+def test_waste() -> None:
+    assert column([tiled(10, 35, 1), tiled(14, 32, 1)], "row_waste") == pytest.approx([0, 0.02])
+
+
+def test_predictions_rank_register_tiles() -> None:
+    func = parse_ir(LARGE)
+    good, narrow, single, spilled = (tiled(r, w, 1) for r, w in ((14, 32), (2, 32), (1, 16), (40, 64)))
+    seconds = predict_native(func, [good, narrow, single, spilled], TARGET)
+    assert seconds[0] == seconds.min()
+    assert seconds[1] < seconds[2]
+    limit = 2 * 512**3 / (2 * 250e9)
+    assert limit < seconds[0] < 1.6 * limit
+
+
+def test_predictions_prefer_registers_and_threads() -> None:
+    func = parse_ir(LARGE)
+    whole = tiled(14, 32, 1)
+    in_memory = tuple(s for s in whole if s.primitive != "set_scope")
+    seconds = predict_native(func, [whole, in_memory, whole[:-1]], TARGET)
+    assert seconds[1] > seconds[0] * 1.3
+    assert seconds[2] > seconds[0] * 1.6
+
+
+def test_roofline_model_is_the_first_column() -> None:
+    matrix = extract_features(dissect(parse_ir(MATMUL)), [tiled(14, 32, 1), tiled(1, 16, 1)], TARGET)
+    model = RooflineCostModel()
+    model.fit(matrix, np.ones(2), np.zeros(2, int))
+    assert model.predict(matrix).tolist() == matrix[:, 0].tolist()
+
+
+def test_programs_without_blocks_are_refused() -> None:
+    func = replace(parse_ir(MATMUL), body=Seq(()))
+    with pytest.raises(ValueError, match="with Blocks"):
+        dissect(func)

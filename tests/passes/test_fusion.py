@@ -1,0 +1,131 @@
+"""Regions: a partition into convex sets with one result each, whose workloads together compute what JAX does."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_graphs import SUPPORTED, depends, random_function, random_graph
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.ir.graph import Graph
+from tilewright.ir.graph_edit import region_boundary, subgraph
+from tilewright.ir.interp import interpret
+from tilewright.passes.fusion import group, sink_views
+from tilewright.passes.lower import LoweringError, lower
+from tilewright.passes.numpy_eval import evaluate
+
+
+def _graph(fn, *shapes) -> Graph:
+    return to_graph(jax.make_jaxpr(fn)(*(jnp.zeros(s, jnp.float32) for s in shapes)))
+
+
+def _opcodes(graph: Graph) -> list[set[str]]:
+    return [{graph.ops[m].opcode for m in r.members} for r in group(graph, SUPPORTED)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_regions_are_convex_disjoint_and_have_one_result(seed):
+    graph = sink_views(random_graph(np.random.default_rng(seed), 25, foreign=0.2))
+    regions = group(graph, SUPPORTED)
+    members = [m for r in regions for m in r.members]
+    assert len(members) == len(set(members))
+    assert {graph.ops[m].opcode for m in members} & {"sin"} == set()
+    reached = depends(graph)
+    for region in regions:
+        inside = set(region.members)
+        assert list(region.members) == sorted(inside)
+        _, results = region_boundary(graph, region.members)
+        assert len(results) == 1
+        for between in range(len(graph.ops)):
+            if between not in inside:
+                assert not (reached[between] & inside and any(between in reached[m] for m in inside))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_workloads_of_regions_compute_what_jax_does(seed):
+    rng = np.random.default_rng(seed)
+    fn = random_function(rng, 12, 0.15)
+    args = [rng.standard_normal((6, 8)).astype(np.float32) for _ in range(2)]
+    graph = sink_views(to_graph(jax.make_jaxpr(fn)(*args)))
+    regions = {r.members[-1]: r for r in group(graph, SUPPORTED)}
+    inside = {m for r in regions.values() for m in r.members}
+    known = {**dict(zip(graph.inputs, args, strict=True)), **{v: np.asarray(c.value) for v, c in graph.constants.items()}}
+    pending = list(range(len(graph.ops)))
+    while pending:
+        for index in pending:
+            if index in inside and index not in regions:
+                pending.remove(index)
+                break
+            region = regions.get(index)
+            needed = region_boundary(graph, region.members)[0] if region else graph.ops[index].operands
+            if all(v in known for v in needed):
+                known.update(_region(graph, region.members, known) if region else _foreign(graph, index, known))
+                pending.remove(index)
+                break
+        else:
+            raise AssertionError("regions wait for each other")
+    for value, want in zip(graph.outputs, jax.tree.leaves(jax.jit(fn)(*args)), strict=True):
+        np.testing.assert_allclose(known[value], want, rtol=1e-4, atol=1e-4)
+
+
+def _region(graph: Graph, members: tuple[int, ...], known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    try:
+        work = lower(subgraph(graph, members))
+    except LoweringError:
+        found: dict[int, np.ndarray] = dict(known)
+        for member in members:
+            found.update(_foreign(graph, member, found))
+        return found
+    values = (*work.inputs, *work.constants)
+    arrays = [np.array(known[v].reshape(b.shape)) for v, b in zip(values, work.func.inputs, strict=True)]
+    outputs = interpret(work.func, arrays)
+    return {v: o.reshape(graph.types[v].shape) for v, o in zip(work.outputs, outputs, strict=True)}
+
+
+def _foreign(graph: Graph, index: int, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    op = graph.ops[index]
+    outputs = evaluate(op, [known[v] for v in op.operands])
+    return dict(zip(op.results, outputs, strict=True))
+
+
+# ---- what joins what
+
+
+def test_bias_and_activation_join_the_contraction():
+    graph = _graph(lambda x, w, b: jnp.tanh(x @ w + b), (4, 5), (5, 6), (6,))
+    assert _opcodes(graph) == [{"dot_general", "broadcast_in_dim", "add", "tanh"}]
+
+
+def test_softmax_is_one_region():
+    graph = _graph(lambda x: jnp.exp(x - x.max(-1, keepdims=True)) * 2, (4, 9))
+    (region,) = group(graph, SUPPORTED)
+    assert region.kind == "rows"
+    assert (region.full, region.rows) == ((4, 9), 1)
+
+
+def test_a_result_that_two_read_ends_its_region():
+    graph = _graph(lambda x, w: (lambda y: (jnp.tanh(y), y.sum(0)))(x @ w), (4, 5), (5, 6))
+    assert {"dot_general"} in _opcodes(graph)
+
+
+def test_two_contractions_stay_apart():
+    graph = _graph(lambda x, w, v: (x @ w) @ v, (4, 5), (5, 6), (6, 3))
+    assert _opcodes(graph) == [{"dot_general"}, {"dot_general"}]
+
+
+def test_unsupported_functions_and_element_types_stay_outside():
+    assert _opcodes(_graph(lambda x: jnp.sin(x), (4,))) == []
+    graph = to_graph(jax.make_jaxpr(lambda x: x + x)(jnp.zeros(4, jnp.float16)))
+    assert _opcodes(graph) == []
+
+
+def test_empty_arrays_stay_outside():
+    assert _opcodes(_graph(lambda x: x + x, (0, 4))) == []
+
+
+def test_every_reader_of_a_view_gets_its_own():
+    graph = _graph(lambda x: (lambda t: (t + 1, t * 2))(x.T), (3, 4))
+    sunk = sink_views(graph)
+    assert sum(op.opcode == "transpose" for op in sunk.ops) == 2
+    assert all(len(sunk.users[op.result]) == 1 for op in sunk.ops if op.opcode == "transpose")
