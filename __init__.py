@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compiler import Compiled as Compiled
-    from .compiler import Lowered as Lowered
     from .compiler import TuneResult as TuneResult
     from .compiler import compile as compile
     from .database.engine import DatabaseError as DatabaseError
     from .database.store import Database as Database
     from .frontends.avals import UnsupportedProgram as UnsupportedProgram
     from .report import Report as Report
+    from .lowered import Lowered as Lowered
     from .options import Budget as Budget
 
 _HOME = {
@@ -29,7 +29,7 @@ _HOME = {
     "Compiled": "compiler",
     "Database": "database.store",
     "DatabaseError": "database.engine",
-    "Lowered": "compiler",
+    "Lowered": "lowered",
     "Report": "report",
     "TuneResult": "compiler",
     "compile": "compiler",

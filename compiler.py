@@ -27,10 +27,8 @@ from .driver import Driver, Outcome, host, measured_host
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
-from .ir.graph_text import print_graph
+from .lowered import Lowered, lower
 from .options import Options, make_options
-from .passes.manager import PassManager
-from .passes.pipeline import GRAPH_PASSES
 from .report import Report, make_report
 from .search.tune import TuneResult as Search
 
@@ -111,35 +109,6 @@ def compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Lowered:
-    """How a function for one set of shapes changes on its way to the backends.
-
-    Attributes:
-        stages: Name of each step and the graph after it; the first is the program as traced.
-    """
-
-    stages: tuple[tuple[str, Graph], ...]
-
-    @property
-    def graph(self) -> Graph:
-        """The graph after the last step."""
-        return self.stages[-1][1]
-
-    def as_text(self, stage: str | None = None) -> str:
-        """Text of the graph after a step, or after each of them.
-
-        Raises:
-            KeyError: there is no step of that name.
-        """
-        table = dict(self.stages)
-        if stage is None:
-            return "\n".join(f"// {name}\n{print_graph(graph)}" for name, graph in self.stages)
-        if stage not in table:
-            raise KeyError(f"no stage {stage!r}; there are {', '.join(table)}")
-        return print_graph(table[stage])
-
-
-@dataclass(frozen=True, slots=True)
 class TuneResult:
     """What tuning found.
 
@@ -211,15 +180,13 @@ class Compiled(Generic[P, R]):
         return f"<tilewright.Compiled of {self._fn!r}>"
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> Lowered:
-        """Runs the graph passes for these arguments (arrays or `jax.ShapeDtypeStruct`) without running anything.
+        """Shows every stage for these arguments (arrays or `jax.ShapeDtypeStruct`) without running or measuring.
 
         Raises:
             UnsupportedProgram: the function uses something that graphs have no form for; it runs as plain JAX.
         """
-        closed, _ = self._make_jaxpr(args, kwargs)
-        stages = [("traced", to_graph(closed))]
-        PassManager(GRAPH_PASSES, after=lambda step, graph: stages.append((step.name, graph))).run(stages[0][1])
-        return Lowered(tuple(stages))
+        closed, _ = prune(self._make_jaxpr(args, kwargs)[0])
+        return lower(to_graph(closed), Driver(self.options, self._database, host()))
 
     def tune(self, *args: P.args, **kwargs: P.kwargs) -> TuneResult:
         """Searches schedules for these arguments now, also where the database has a verdict already.

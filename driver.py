@@ -212,18 +212,28 @@ class Driver:
         choices = self._tuned(tasks) if measuring else {}
         rest = [t for t in tasks if t.key not in choices]
         known = {t.key: self._known_traces(t) for t in rest}
-        traces = {t.key: known[t.key] or self._default_traces(t) for t in rest}
-        wanted = [(t.key, t.workload.func, trace) for t in rest for trace in traces[t.key][:1]]
+        choices |= self._built(rest, known)
+        if not measuring:
+            choices = self._worthwhile(parts, choices)
+        failed = self._check([t for t in rest if t.key in choices and not known[t.key]], choices)
+        return {key: choice for key, choice in choices.items() if key not in failed}
+
+    def built_choices(self, parts: Partition) -> dict[str, Choice]:
+        """The kernels that would be used without measuring, not checked."""
+        tasks = list(parts.tasks.values())
+        return self._worthwhile(parts, self._built(tasks, {t.key: self._known_traces(t) for t in tasks}))
+
+    def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
+        """Kernels of the best known traces, else of the default ones."""
+        traces = {t.key: known[t.key] or self._default_traces(t) for t in tasks}
+        wanted = [(t.key, t.workload.func, trace) for t in tasks for trace in traces[t.key][:1]]
+        choices: dict[str, Choice] = {}
         for (key, trace), kernel in build_all(wanted, self.target).items():
             if isinstance(kernel, Exception):
                 _LOG.warning("no kernel for workload %s: %s", key, kernel)
             else:
                 choices[key] = Choice(trace, kernel)
-        unchecked = [t for t in rest if t.key in choices and not known[t.key]]
-        if not measuring:
-            choices = self._worthwhile(parts, choices)
-        failed = self._check([t for t in unchecked if t.key in choices], choices)
-        return {key: choice for key, choice in choices.items() if key not in failed}
+        return choices
 
     def _worthwhile(self, parts: Partition, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """Choices that are predicted to gain: single ones that clearly lose go, and the rest has to win as a whole."""

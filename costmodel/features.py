@@ -66,7 +66,8 @@ _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
-_STEP_CYCLES = 1.0
+_UNROLL_PENALTY = 0.03
+"""Share by which each doubling of the reduction steps in a loop body slows it: loads move up, registers run out."""
 _L2_BYTES_PER_CYCLE = 48.0
 _L3_BYTES_PER_CYCLE = 28.0
 _CODE_LIMIT = 160.0
@@ -200,7 +201,7 @@ class FeatureExtractor:
                 work = rows * rest * vectors * tile.unroll
                 spilled = np.where(nests.registers, 0.0, 2.0) * work
                 busy = np.maximum(work / _FMA_PER_CYCLE, (loads * np.sqrt(share) + spilled) / _LOADS_PER_CYCLE)
-                step = np.maximum(busy, _FMA_LATENCY * tile.unroll) + _STEP_CYCLES
+                step = np.maximum(busy, _FMA_LATENCY * tile.unroll)
                 times = visits * row_count * count
                 cycles += times * step
                 entry += times / per_tile * (rows * rest * vectors * 1.5 + _TILE_CYCLES)
@@ -209,6 +210,7 @@ class FeatureExtractor:
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
         cycles *= np.where(nests.registers, over, 1.0)
         body = tile.rows * tile.vectors * tile.unroll * np.where(nests.partitioned, nests.unrolled, 1.0)
+        cycles *= 1.0 + _UNROLL_PENALTY * np.log2(np.maximum(tile.unroll, 1))
         cycles *= 1.0 + np.clip(body / _CODE_LIMIT - 1.0, 0.0, 3.0)
         others = [self.work.box(b) * self.work.cycles[b] / self.lanes for b in range(len(self.work.names))]
         latency = _FMA_LATENCY * _FMA_PER_CYCLE / np.maximum(tile.rows * tile.vectors, 1)

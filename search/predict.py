@@ -12,7 +12,7 @@ from ..ir.target import Target
 from .ranking import Ranker
 from .space import Candidate, SearchSpace
 
-_MARGIN = math.log2(1.05)
+_MARGIN = math.log2(1.15)
 """How much faster than the default (binary logarithm) a candidate must be predicted to be to replace it."""
 _SAMPLES = 512
 
