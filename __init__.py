@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from .database.engine import DatabaseError as DatabaseError
     from .database.store import Database as Database
     from .frontends.avals import UnsupportedProgram as UnsupportedProgram
-    from .report import Report as Report
-    from .lowered import Lowered as Lowered
-    from .options import Budget as Budget
+    from .driver.report import Report as Report
+    from .driver.lowered import Lowered as Lowered
+    from .driver.options import Budget as Budget
 
 _HOME = {
-    "Budget": "options",
+    "Budget": "driver.options",
     "Compiled": "compiler",
     "Database": "database.store",
     "DatabaseError": "database.engine",
-    "Lowered": "lowered",
-    "Report": "report",
+    "Lowered": "driver.lowered",
+    "Report": "driver.report",
     "TuneResult": "compiler",
     "compile": "compiler",
     "UnsupportedProgram": "frontends.avals",

@@ -23,13 +23,13 @@ from jax.interpreters import mlir
 
 from .backends.jax_call import call, prune
 from .database.store import Database
-from .driver import Driver, Outcome, host, measured_host
+from .driver.pipeline import Driver, Outcome, host, measured_host
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
-from .lowered import Lowered, lower
-from .options import Options, make_options
-from .report import Report, make_report
+from .driver.lowered import Lowered, lower
+from .driver.options import Options, make_options
+from .driver.report import Report, make_report
 from .search.tune import TuneResult as Search
 
 P = ParamSpec("P")

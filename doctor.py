@@ -143,7 +143,7 @@ def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 
 def _allocator() -> Check:
-    from .verdicts import allocator_mode
+    from .driver.verdicts import allocator_mode
 
     if allocator_mode() == "keep":
         return Check("allocator", "fine", "keeps its pages")

@@ -2,10 +2,12 @@
 
     python -m tilewright.bench.calibrate_xla
 
-For each operation it prints the fastest of several runs (other programs may use the machine), the rate in GFLOP/s as a share of the threads' peak or in GB/s, and
-what `costmodel.xla.predict_xla` says. The constants of that module were read off this table: one per kind of operation, the
-geometric mean of its rows, then rounded. The peak is measured here too (a 1024 x 1024 x 1024 product), since the peak
-that a target carries is an estimate; the dispatch of an empty function is subtracted.
+For each operation it prints the fastest of several runs (other programs may use the machine), the rate in GFLOP/s and
+as a share of the threads' peak or in GB/s, and what `costmodel.xla.predict_xla` says. The constants of that module
+were read off this table: convolutions by fitting "start + operations at peak + copying patches + packing weights" to
+the rows of their kind, the others from the rows that one constant dominates, then rounded towards a faster XLA. The
+peak is measured here too (a 1024 x 1024 x 1024 product), since the one that a target carries is an estimate; the
+dispatch of an empty function is subtracted.
 """
 
 from __future__ import annotations
@@ -75,7 +77,15 @@ def _max_pool(x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-_DOTS = ((64, 64, 64), (196, 384, 96), (256, 256, 256), (512, 512, 2048), (1, 1280, 1000), (1, 4096, 4096), (8, 4096, 4096))
+_DOTS = (
+    (64, 64, 64),
+    (196, 384, 96),
+    (256, 256, 256),
+    (512, 512, 2048),
+    (1, 1280, 1000),
+    (1, 4096, 4096),
+    (8, 4096, 4096),
+)
 _CONVS = (
     (112, 16, 96, 1, 1),
     (56, 24, 144, 1, 1),

@@ -166,7 +166,9 @@ def _random(space: SearchSpace, ranker: Ranker, rng: np.random.Generator) -> Sea
 STRATEGIES = {"random": _random, "evolutionary": evolutionary}
 
 
-def final_race(task: TuneTask, kernels: dict[str, Kernel], runner: WorkerRunner, timing: TimingProtocol) -> dict[str, float]:
+def final_race(
+    task: TuneTask, kernels: dict[str, Kernel], runner: WorkerRunner, timing: TimingProtocol
+) -> dict[str, float]:
     """Latency of each kernel in one interleaved race, relative to the best."""
     requests = [_request(task, kernel, timing.threads) for kernel in kernels.values()]
     timing = replace(timing, quick_repeats=_FINAL_REPEATS, repeats=_FINAL_REPEATS, budget_s=1.0)

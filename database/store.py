@@ -15,6 +15,9 @@ from sqlalchemy import Connection, Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..ir.measure import DISQUALIFYING, AllocatorMode, MeasureResult, Status, TaskKey, TimingProtocol
+from ..ir.text import parse_ir, print_ir
+from ..passes import primitives as primitives
+from ..passes.schedule import replay, trace_from_json
 from .engine import describe, open_engine, plan_table, record_table, translated, workload_table, write
 from .record import PlanRecord, TuningRecord, environment_digest
 from .rows import columns, decode_row, reason
@@ -279,12 +282,11 @@ class Database:
             raise LookupError(f"record {ids[0]} is damaged: {self.skipped.get(ids[0], 'it is gone')}")
         return record
 
-    def show(self, prefix: str, replay: Callable[[str, str], str] | None = None) -> str:
-        """A record for a reader.
+    def show(self, prefix: str) -> str:
+        """A record for a reader; for a candidate with its workload, its trace and the scheduled program.
 
         Args:
             prefix: the beginning of its id.
-            replay: makes the scheduled program's text from a workload's text and a trace; without it that is left out.
 
         Raises:
             LookupError: none or several begin so, or the one that does is damaged.
@@ -294,8 +296,8 @@ class Database:
         long = {name: fields.pop(name) for name in ("workload_text", "trace", "partition") if name in fields}
         parts = ["\n".join(f"{name}: {_shown(value)}" for name, value in fields.items())]
         parts += [f"{name}:\n{value}" for name, value in long.items()]
-        if replay is not None and isinstance(record, TuningRecord):
-            parts.append(f"scheduled:\n{replay(record.workload_text, record.trace)}")
+        if isinstance(record, TuningRecord):
+            parts.append(f"scheduled:\n{_scheduled(record)}")
         return "\n\n".join(parts)
 
     # ---- rows
@@ -334,6 +336,14 @@ def library_versions() -> dict[str, str]:
 def now() -> datetime.datetime:
     """The present time with its zone."""
     return datetime.datetime.now(datetime.UTC)
+
+
+def _scheduled(record: TuningRecord) -> str:
+    """The program of a record after its trace, or why there is none: a row may come from anywhere."""
+    try:
+        return print_ir(replay(parse_ir(record.workload_text), trace_from_json(record.trace)))
+    except ValueError as error:
+        return f"(not shown: {error})"
 
 
 def _insert(connection: Connection, record: TuningRecord | PlanRecord) -> bool:

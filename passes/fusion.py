@@ -101,6 +101,8 @@ class _Grouping:
     def _kind(self, op: Op) -> Kind | None:
         if op.opaque or op.effects or len(op.results) != 1:
             return None
+        if op.result not in self.graph.outputs and not self.graph.users[op.result]:
+            return None  # not on the way to a region's result, so that two regions could come to wait for each other
         types = [self.graph.types[v] for v in (*op.operands, *op.results)]
         if any(t.dtype not in DTYPES or t.size == 0 or t.varying for t in types):
             return None

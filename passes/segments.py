@@ -35,6 +35,9 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
 
     Returns:
         Segments in an order in which they can run.
+
+    Raises:
+        ValueError: regions depend on each other.
     """
     compute = [r for r in regions if r.kind != "alias"]
     region_of = {m: n for n, r in enumerate(compute) for m in r.members}
@@ -56,7 +59,11 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
 def _levels(
     graph: Graph, compute: Sequence[Region], region_of: dict[int, int], native: set[int]
 ) -> dict[int, int]:
-    """Level of every operation: odd for native ones, even for XLA's."""
+    """Level of every operation: odd for native ones, even for XLA's.
+
+    Raises:
+        ValueError: regions depend on each other.
+    """
     levels = {i: 1 if i in native else 0 for i in range(len(graph.ops))}
     changed = True
     while changed:
@@ -70,6 +77,8 @@ def _levels(
                     level = max(level, above)
             if index in region_of:
                 level = max(level, *(levels[m] for m in compute[region_of[index]].members))
+            if level > len(graph.ops) + 1:
+                raise ValueError("expected regions that do not depend on each other in a circle")
             if level != levels[index]:
                 levels[index] = level
                 changed = True

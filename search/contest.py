@@ -1,4 +1,4 @@
-"""One workload's candidates against its incumbent: built, measured together, and replaced only by a confirmed winner."""
+"""One workload's candidates against its incumbent: built, measured together, confirmed before they replace it."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class SearchSpace:
     # ---- translating
 
     def locate(self, traces: Sequence[Trace]) -> list[Candidate]:
-        """The candidates with given traces, in order; a trace that no sketch builds becomes one that can't be mutated."""
+        """The candidates of given traces, in order; one that no sketch builds can't be mutated."""
         known: Mapping[str, Candidate] = {c.key: c for c in self.enumerate()} if traces and self.enumerable else {}
         keys = [trace_to_json(trace) for trace in traces]
         return [known.get(key) or Candidate("", (), trace, key) for key, trace in zip(keys, traces, strict=True)]

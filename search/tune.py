@@ -32,6 +32,7 @@ __all__ = ["Outcome", "Progress", "SearchBudget", "TuneResult", "TuneTask", "evo
 _KNOWN = 2
 """Traces from the database that are measured again beside the default."""
 _REMEMBERED = 10_000
+_LEARN_GROWTH = 1.05
 _PREDICTED = FEATURE_NAMES.index("log_predicted")
 
 StopReason = Literal["budget", "exhausted", "interrupted", "runner failed"]
@@ -215,6 +216,7 @@ class _Session:
     start: float = 0.0
     trials: int = 0
     spent_s: float = 0.0
+    learned: int = 0
     stopped: StopReason = "exhausted"
     error: str = ""
     running: list[_Running] = field(default_factory=list)
@@ -285,8 +287,8 @@ class _Session:
             self.stopped, self.error = "runner failed", f"{type(error).__name__}: {error}"
 
     def _affordable(self, number: int) -> int:
-        """How many candidates the next batch may have."""
-        count = self.batch
+        """How many candidates the next batch may have; a task's first one is small, so that each soon has one."""
+        count = self.batch if self.scheduler.states[number].batches else max(self.batch // 2, 2)
         if self.budget.trials is not None:
             count = min(count, self.budget.trials - self.trials)
         if self.budget.seconds is not None:
@@ -320,9 +322,10 @@ class _Session:
         return True
 
     def _learn(self) -> None:
-        """Train the cost model on everything that was measured in this run."""
+        """Train the cost model on everything that was measured in this run, if that is much more than last time."""
         samples = [(f, s, n) for n, task in enumerate(self.running) for f, s in task.contest.samples.values()]
-        if samples:
+        if len(samples) > self.learned * _LEARN_GROWTH:
+            self.learned = len(samples)
             features, latency, group = zip(*samples, strict=True)
             self.model.fit(np.stack(features), np.array(latency), np.array(group))
 

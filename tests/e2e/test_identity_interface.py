@@ -14,7 +14,7 @@ import pytest
 
 import tilewright
 from tilewright import compiler
-from tilewright.driver import Driver, Outcome
+from tilewright.driver.pipeline import Driver, Outcome
 from tilewright.ir.graph import Graph
 
 

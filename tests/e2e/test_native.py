@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tilewright as tw
-from tilewright import driver, kernels
 from tilewright.backends.llvm.kernel import Kernel
 from tilewright.backends.llvm.toolchain import object_code
 from tilewright.database.store import Database
-from tilewright.driver import Driver, host
+from tilewright.driver import kernels, pipeline
+from tilewright.driver.pipeline import Driver, host
 from tilewright.frontends.jaxpr import to_graph
-from tilewright.gate import check_accuracy, runnable
-from tilewright.options import make_options
+from tilewright.driver.gate import check_accuracy, runnable
+from tilewright.driver.options import make_options
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -79,7 +79,7 @@ def compiled(fn: Callable[..., Any], **options: Any) -> Any:
 @pytest.fixture
 def anything_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small programs are not worth kernels; tests want them all the same."""
-    monkeypatch.setattr(driver, "MIN_PREDICTED_SPEEDUP", 0.0)
+    monkeypatch.setattr(pipeline, "MIN_PREDICTED_SPEEDUP", 0.0)
 
 
 @pytest.mark.usefixtures("anything_native")
@@ -149,7 +149,7 @@ FAULTS = {
 def test_faulty_kernels_never_reach_the_caller(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "compile_kernel", _faulty(FAULTS[fault]))
     monkeypatch.setattr(kernels, "_built", {})
-    monkeypatch.setattr(driver, "CHECK", replace(driver.CHECK, timeout_s=1.0))
+    monkeypatch.setattr(pipeline, "CHECK", replace(pipeline.CHECK, timeout_s=1.0))
     database = Database(":memory:")
     fast = compiled(strided, database=database)
     np.testing.assert_allclose(fast(INPUT), jax.jit(strided)(INPUT), rtol=1e-4, atol=1e-5)
@@ -162,8 +162,8 @@ _PROCESS = """
 import json, sys
 sys.path[:0] = [{folder!r}]
 import test_native as t
-from tilewright import driver
-driver.MIN_PREDICTED_SPEEDUP = 0.0
+from tilewright.driver import pipeline
+pipeline.MIN_PREDICTED_SPEEDUP = 0.0
 fast = t.compiled(t.separable, database={database!r}, effort={effort})
 fast(t.INPUT)
 report = fast.report()

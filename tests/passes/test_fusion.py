@@ -85,8 +85,12 @@ def _region(graph: Graph, members: tuple[int, ...], known: dict[int, np.ndarray]
 
 def _foreign(graph: Graph, index: int, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
     op = graph.ops[index]
-    outputs = evaluate(op, [known[v] for v in op.operands])
-    return dict(zip(op.results, outputs, strict=True))
+    operands = [known[v] for v in op.operands]
+    if op.opcode in ("sin", "tanh", "exp"):
+        return {op.result: getattr(np, op.opcode)(*operands)}
+    found = evaluate(op, operands)
+    assert found is not None, op.opcode
+    return {op.result: found}
 
 
 # ---- what joins what

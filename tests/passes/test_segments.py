@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_graphs import SUPPORTED, depends, random_graph
-from tilewright.passes.fusion import group
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.passes.fusion import Region, group
 from tilewright.passes.segments import segments
 
 
@@ -44,3 +47,13 @@ def test_regions_without_xla_between_them_share_one_call():
     views = [r for r in group(graph, SUPPORTED) if r.kind == "view"]
     if not views:
         assert len(segments(graph, native)) == 1
+
+
+def test_regions_that_wait_for_each_other_are_refused():
+    graph = to_graph(jax.make_jaxpr(lambda x: (jnp.sin(jnp.exp(x)), jnp.exp(jnp.sin(x))))(jnp.zeros(3)))
+    opcodes = [op.opcode for op in graph.ops]
+    circle = tuple(n for n, code in enumerate(opcodes) if code == "exp")
+    other = tuple(n for n, code in enumerate(opcodes) if code == "sin")
+    regions = [Region(members, "elementwise", (3,)) for members in (circle, other)]
+    with pytest.raises(ValueError, match="do not depend on each other"):
+        segments(graph, [regions[0]])

@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .backends.llvm.ffi import bind_plan
-from .backends.llvm.kernel import Kernel
-from .backends.llvm.vecmath import SUPPORTED
-from .backends.xla import PLAN
-from .ir import dtypes
-from .ir.graph import Graph, Op
-from .ir.graph_edit import replace_region, subgraph
-from .ir.loop import Buffer
-from .ir.plan import ExecPlan, Slot, Stage
-from .ir.target import Target
-from .ir.text import digest
-from .passes.fusion import Region, group, sink_views
-from .passes.lower import LoweringError, Workload, lower
-from .passes.memory import Lifetime, assign_offsets
-from .passes.packing import pack_array
-from .passes.schedule import Trace
-from .passes.segments import Segment, segments
+from ..backends.llvm.ffi import bind_plan
+from ..backends.llvm.kernel import Kernel
+from ..backends.llvm.vecmath import SUPPORTED
+from ..backends.xla import PLAN
+from ..ir import dtypes
+from ..ir.graph import Graph, Op
+from ..ir.graph_edit import replace_region, subgraph
+from ..ir.loop import Buffer
+from ..ir.plan import ExecPlan, Slot, Stage
+from ..ir.target import Target
+from ..ir.text import digest
+from ..passes.fusion import Region, group, sink_views
+from ..passes.lower import LoweringError, Workload, lower
+from ..passes.memory import Lifetime, assign_offsets
+from ..passes.packing import pack_array
+from ..passes.schedule import Trace
+from ..passes.segments import Segment, segments
 
 CHUNKS_PER_THREAD = 4
 SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)

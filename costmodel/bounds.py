@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from .ir import dtypes
-from .ir.loop import LoopFunc, blocks
-from .ir.target import Target
+from ..ir import dtypes
+from ..ir.loop import LoopFunc, blocks
+from ..ir.target import Target
 
 
 def flops(func: LoopFunc) -> int:

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from .backends.xla import emit
-from .ir import dtypes
-from .ir.graph import Constant, Graph
-from .passes.promote import promote
+from ..backends.xla import emit
+from ..ir import dtypes
+from ..ir.graph import Constant, Graph
+from ..passes.promote import promote
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from .backends.xla import emit, emit_float64
-from .ir import dtypes
-from .ir.graph import Graph
+from ..backends.xla import emit, emit_float64
+from ..ir import dtypes
+from ..ir.graph import Graph
 from .references import tolerance
 
 MIN_PAIRS = 5

@@ -9,16 +9,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .backends.measure.runner import WorkerRunner
-from .database.store import Database
-from .ir.measure import MeasureData, TaskKey
-from .ir.target import Target
+from ..backends.measure.runner import WorkerRunner
+from ..database.store import Database
+from ..ir.measure import MeasureData, TaskKey
+from ..ir.target import Target
 from .kernels import build_kernel
 from .options import Options
 from .planning import Task
-from .search.effort import EFFORTS
-from .search.tune import Progress as Step
-from .search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
+from ..search.effort import EFFORTS
+from ..search.tune import Progress as Step
+from ..search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
 
 
 def search_budget(options: Options) -> SearchBudget:

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from .backends.llvm.codegen import CODEGEN_VERSION, compile_kernel
-from .backends.llvm.kernel import Kernel
-from .backends.llvm.memory import CodegenError
-from .backends.llvm.toolchain import ToolchainError
-from .ir.loop import LoopFunc
-from .ir.target import Target
-from .passes import primitives as primitives
-from .passes.schedule import ScheduleError, Trace, replay
+from ..backends.llvm.codegen import CODEGEN_VERSION, compile_kernel
+from ..backends.llvm.kernel import Kernel
+from ..backends.llvm.memory import CodegenError
+from ..backends.llvm.toolchain import ToolchainError
+from ..ir.loop import LoopFunc
+from ..ir.target import Target
+from ..passes import primitives as primitives
+from ..passes.schedule import ScheduleError, Trace, replay
 
 BACKEND = f"llvm-{CODEGEN_VERSION}"
 """Name under which the database keeps results of this code generator."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .backends.llvm.kernel import Kernel
-from .ir import dtypes
-from .ir.measure import MeasureData, MeasureRequest
-from .passes.packing import pack_array, unpacked_shape
+from ..backends.llvm.kernel import Kernel
+from ..ir import dtypes
+from ..ir.measure import MeasureData, MeasureRequest
+from ..passes.packing import pack_array, unpacked_shape
 from .planning import Task
 from .references import Reference, references
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .driver import Outcome
-from .ir.graph import Graph
-from .ir.target import Target
+from .pipeline import Outcome
+from ..ir.graph import Graph
+from ..ir.target import Target
 from .planning import Task
-from .roofline import bound_seconds
+from ..costmodel.bounds import bound_seconds
 
 _LABEL_OPS = 6
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .driver import Driver
-from .ir.graph import Graph
-from .ir.graph_text import print_graph
-from .ir.loop import LoopFunc
-from .ir.text import print_ir
-from .passes.manager import PassManager
-from .passes.pipeline import GRAPH_PASSES
-from .passes.schedule import Trace, replay
+from .pipeline import Driver
+from ..ir.graph import Graph
+from ..ir.graph_text import print_graph
+from ..ir.loop import LoopFunc
+from ..ir.text import print_ir
+from ..passes.manager import PassManager
+from ..passes.pipeline import GRAPH_PASSES
+from ..passes.schedule import Trace, replay
 from .planning import Choice, assemble, partition
 
 

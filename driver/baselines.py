@@ -9,10 +9,10 @@ from statistics import median
 import jax
 import numpy as np
 
-from .backends.xla import PLAN
+from ..backends.xla import PLAN
 from .gate import runnable
-from .ir import dtypes
-from .ir.graph import Graph
+from ..ir import dtypes
+from ..ir.graph import Graph
 from .planning import Task
 from .references import random_array
 

@@ -8,8 +8,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from .database.engine import DatabaseError
-from .database.store import Database
+from ..database.engine import DatabaseError
+from ..database.store import Database
 
 _LOG = logging.getLogger(__name__)
 

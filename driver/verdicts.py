@@ -11,14 +11,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .database.record import PlanRecord
-from .database.store import Database, library_versions, now
-from .ir.graph import Graph
-from .ir.graph_text import digest
-from .ir.measure import AllocatorMode
-from .ir.target import Target
+from ..database.record import PlanRecord
+from ..database.store import Database, library_versions, now
+from ..ir.graph import Graph
+from ..ir.graph_text import digest
+from ..ir.measure import AllocatorMode
+from ..ir.target import Target
 from .kernels import BACKEND
-from .passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from .planning import NativePlan
 
 

@@ -15,26 +15,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backends.llvm.kernel import Kernel
-from .backends.measure.machine import measure_limits
-from .backends.measure.runner import WorkerRunner
+from ..backends.llvm.kernel import Kernel
+from ..backends.measure.machine import measure_limits
+from ..backends.measure.runner import WorkerRunner
 from .baselines import region_seconds, rest_seconds
-from .costmodel.roofline import predict_native
-from .costmodel.xla import SHIP_RATIO, predict_xla
-from .database.store import Database
+from ..costmodel.roofline import predict_native
+from ..costmodel.xla import SHIP_RATIO, predict_xla
+from ..database.store import Database
 from .gate import Comparison, OutputError, check_accuracy, compare_speed, runnable
-from .ir.graph import Graph
-from .ir.measure import MeasureData, TaskKey, TimingProtocol
-from .ir.target import Target, detect_target
-from .ir.text import print_ir
+from ..ir.graph import Graph
+from ..ir.measure import MeasureData, TaskKey, TimingProtocol
+from ..ir.target import Target, detect_target
+from ..ir.text import print_ir
 from .kernels import BACKEND, build_all
 from .options import Options
-from .passes.manager import PassManager
-from .passes.pipeline import GRAPH_PASSES
-from .passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..passes.manager import PassManager
+from ..passes.pipeline import GRAPH_PASSES
+from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from .planning import Choice, NativePlan, Partition, Task, assemble, partition
-from .search.sketch import sketches
-from .search.tune import TuneResult
+from ..search.sketch import sketches
+from ..search.tune import TuneResult
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
