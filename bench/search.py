@@ -23,6 +23,8 @@ from ..backends.llvm.codegen import compile_kernel
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.runner import WorkerRunner
 from ..costmodel.dataset import Sample, save_samples
+from ..driver.planning import SUPPORTED_OPS
+from ..driver.references import references
 from ..frontends.jaxpr import to_graph
 from ..ir.graph_edit import subgraph
 from ..ir.loop import LoopFunc
@@ -35,8 +37,6 @@ from ..passes.manager import PassManager
 from ..passes.packing import pack_array
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, replay
-from ..planning import SUPPORTED_OPS
-from ..references import references
 from ..search.base import SearchStrategy
 from ..search.contest import TuneTask, chunk_count, paired_ratios
 from ..search.random_search import RandomSearch

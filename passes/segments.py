@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ..ir.graph import Graph
 from .fusion import Region
 
+_CIRCLE = "expected regions that do not depend on each other in a circle"
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -78,7 +80,7 @@ def _levels(
             if index in region_of:
                 level = max(level, *(levels[m] for m in compute[region_of[index]].members))
             if level > len(graph.ops) + 1:
-                raise ValueError("expected regions that do not depend on each other in a circle")
+                raise ValueError(_CIRCLE)
             if level != levels[index]:
                 levels[index] = level
                 changed = True
@@ -96,7 +98,9 @@ def _ordered(graph: Graph, regions: list[Region]) -> tuple[Region, ...]:
     done: set[int] = set()
     waiting = sorted(range(len(regions)), key=lambda n: regions[n].members[-1])
     while waiting:
-        ready = next(n for n in waiting if needs[n] <= done)
+        ready = next((n for n in waiting if needs[n] <= done), None)
+        if ready is None:
+            raise ValueError(_CIRCLE)
         waiting.remove(ready)
         done.add(ready)
         order.append(ready)

@@ -135,6 +135,13 @@ class Contest:
     samples: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
     _packed: dict[tuple[int, Buffer], np.ndarray] = field(default_factory=dict)
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the incumbent is another candidate than the default."""
+        if self.default is None or self.incumbent is None:
+            return False
+        return self.default.candidate.key != self.incumbent.candidate.key
+
     def compete(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
         """Measure candidates together with the incumbent, and let the best ones challenge it.
 
@@ -172,7 +179,7 @@ class Contest:
         Returns:
             Latency of the default divided by that of the incumbent: median, and a 95% interval.
         """
-        if self.default is None or self.incumbent is None or self.default.candidate.key == self.incumbent.candidate.key:
+        if self.default is None or self.incumbent is None or not self.replaced:
             return 1.0, 1.0, 1.0
         ratios = self._duel(self.default, self.incumbent)
         if not ratios:

@@ -6,23 +6,24 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from ..costmodel.anatomy import dissect
 from ..costmodel.base import CostModel
+from ..costmodel.dataset import TrainingData
 from ..costmodel.features import FEATURE_NAMES
 from ..costmodel.gbdt import GbdtCostModel
-from ..ir.measure import Status, TimingProtocol
+from ..ir.measure import TimingProtocol
 from ..passes.schedule import ScheduleError, trace_from_json
-from .base import BuiltKernel, Database, Runner, SearchStrategy
+from .base import Database, Runner, SearchStrategy
 from .contest import Build, Contest, TuneTask
 from .effort import EFFORTS
 from .evolutionary import EvolutionarySearch
+from .outcome import Outcome, Progress, SearchBudget, Source, StopReason, TuneResult
 from .ranking import Ranker
 from .space import Candidate, SearchSpace
 from .task_scheduler import TaskScheduler, TaskState
@@ -33,102 +34,15 @@ _KNOWN = 2
 """Traces from the database that are measured again beside the default."""
 _REMEMBERED = 10_000
 _LEARN_GROWTH = 1.05
+_SETTLE_S = 0.05
 _PREDICTED = FEATURE_NAMES.index("log_predicted")
 
-StopReason = Literal["budget", "exhausted", "interrupted", "runner failed"]
 Strategy = Callable[[SearchSpace, Ranker, np.random.Generator], SearchStrategy]
 
 
 def evolutionary(space: SearchSpace, ranker: Ranker, rng: np.random.Generator) -> SearchStrategy:
     """The default strategy."""
     return EvolutionarySearch(space, ranker, rng)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchBudget:
-    """What a search may cost; with neither limit it ends when every space is exhausted.
-
-    Args:
-        seconds: wall clock; 0 measures nothing.
-        trials: candidates built and measured; 0 measures nothing.
-    """
-
-    seconds: float | None = None
-    trials: int | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing may be measured."""
-        return self.seconds == 0 or self.trials == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a search, after a batch.
-
-    Args:
-        elapsed_s: seconds since the start.
-        trials: candidates tried so far.
-        task: number of the task of the latest batch.
-        now_s: weighted sum of the incumbents' latencies over the tasks that were measured.
-        default_s: the same of the defaults.
-    """
-
-    elapsed_s: float
-    trials: int
-    task: int
-    now_s: float
-    default_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What was found for a task.
-
-    Args:
-        candidate: the choice; None if every candidate failed.
-        kernel: its code; None if it was not built here (nothing was measured).
-        latency_s: measured seconds; infinite if nothing was measured.
-        default_s: measured seconds of the default; infinite if it was not measured or failed.
-        speedup: the default's latency divided by the choice's, in a comparison of their own.
-        interval: 95% confidence interval of that.
-        source: where the choice is from.
-        trials: candidates tried.
-        failures: how many failed, by status.
-        rejections: refusals by reason.
-        history: number of trials and best latency after each batch.
-    """
-
-    candidate: Candidate | None
-    kernel: BuiltKernel | None
-    latency_s: float
-    default_s: float
-    speedup: float
-    interval: tuple[float, float]
-    source: Literal["measured", "database", "default", "none"]
-    trials: int
-    failures: Mapping[Status, int]
-    rejections: Mapping[str, int]
-    history: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TuneResult:
-    """What a search found.
-
-    Args:
-        outcomes: one per task, in order.
-        stopped: why it ended.
-        error: what the runner raised, if it failed.
-        elapsed_s: seconds it took.
-        trials: candidates tried.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    stopped: StopReason
-    error: str
-    elapsed_s: float
-    trials: int
 
 
 def tune_tasks(
@@ -141,6 +55,7 @@ def tune_tasks(
     rng: np.random.Generator,
     strategy: Strategy = evolutionary,
     model: CostModel | None = None,
+    history: TrainingData | None = None,
     timing: TimingProtocol | None = None,
     batch: int = EFFORTS[1].batch,
     progress: Callable[[Progress], None] | None = None,
@@ -163,6 +78,7 @@ def tune_tasks(
         rng: the only source of randomness.
         strategy: makes the proposer of a task.
         model: the cost model, shared by the tasks and trained as results come in; None for a new `GbdtCostModel`.
+        history: earlier measurements on this machine (`costmodel.dataset.from_rows`); the model learns from them too.
         timing: how candidates are timed; None for that of effort 1.
         batch: candidates per batch.
         progress: called after every batch.
@@ -177,7 +93,20 @@ def tune_tasks(
     model = model if model is not None else GbdtCostModel(seed)
     workers = builders if builders is not None else min(os.cpu_count() or 1, 8)
     executor = ThreadPoolExecutor(workers, "tilewright-build") if workers > 1 else None
-    session = _Session(runner, database, build, strategy, model, timing, executor, batch, budget, clock, seed)
+    session = _Session(
+        runner=runner,
+        database=database,
+        build=build,
+        strategy=strategy,
+        model=model,
+        history=history,
+        timing=timing,
+        executor=executor,
+        batch=batch,
+        budget=budget,
+        clock=clock,
+        seed=seed,
+    )
     try:
         session.prepare(tasks, rng)
         session.run(progress)
@@ -207,6 +136,7 @@ class _Session:
     build: Build
     strategy: Strategy
     model: CostModel
+    history: TrainingData | None
     timing: TimingProtocol
     executor: Executor | None
     batch: int
@@ -227,6 +157,8 @@ class _Session:
     def prepare(self, tasks: Sequence[TuneTask], rng: np.random.Generator) -> None:
         """Make the spaces and recall what the database knows."""
         self.start = self.clock()
+        if self.history is not None and not self.budget.empty:
+            self.model.fit(self.history.features, self.history.latency, self.history.group)
         for task, own in zip(tasks, rng.spawn(len(tasks)), strict=True):
             space = SearchSpace(task.func, task.target)
             ranker = Ranker(task.func, task.target, self.model)
@@ -292,12 +224,16 @@ class _Session:
         if self.budget.trials is not None:
             count = min(count, self.budget.trials - self.trials)
         if self.budget.seconds is not None:
-            left = self.budget.seconds - (self.clock() - self.start)
+            left = self.budget.seconds - (self.clock() - self.start) - self._settling_s()
             state = self.scheduler.states[number]
             spent, tried = (state.spent_s, state.trials) if state.trials else (self.spent_s, self.trials)
             each = spent / tried if tried else 0.0
             count = min(count, int(left / each) if each > 0 else count) if left > 0 else 0
         return max(count, 0)
+
+    def _settling_s(self) -> float:
+        """Seconds to keep for the last comparisons."""
+        return _SETTLE_S * sum(task.contest.replaced for task in self.running)
 
     def _batch(self, number: int, count: int) -> bool:
         """Try candidates of a task; whether there were any."""
@@ -327,7 +263,15 @@ class _Session:
         if len(samples) > self.learned * _LEARN_GROWTH:
             self.learned = len(samples)
             features, latency, group = zip(*samples, strict=True)
-            self.model.fit(np.stack(features), np.array(latency), np.array(group))
+            self._fit(TrainingData(np.stack(features), np.array(latency), np.array(group)))
+
+    def _fit(self, data: TrainingData) -> None:
+        """Train on what was measured before and now; the machine's state may differ, so groups are kept apart."""
+        if (known := self.history) is not None and len(known.latency):
+            group = np.concatenate([known.group, data.group + known.group.max() + 1])
+            features = np.concatenate([known.features, data.features])
+            data = TrainingData(features, np.concatenate([known.latency, data.latency]), group)
+        self.model.fit(data.features, data.latency, data.group)
 
     def _settle(self) -> None:
         for task in self.running:
@@ -354,7 +298,7 @@ def _outcome(task: _Running) -> Outcome:
     contest = task.contest
     entry, default = contest.incumbent, contest.default
     choice: Candidate | None = None
-    source: Literal["measured", "database", "default", "none"] = "none"
+    source: Source = "none"
     if entry is not None:
         choice, source = entry.candidate, "measured"
     elif task.known is not None:

@@ -49,11 +49,20 @@ def test_regions_without_xla_between_them_share_one_call():
         assert len(segments(graph, native)) == 1
 
 
-def test_regions_that_wait_for_each_other_are_refused():
-    graph = to_graph(jax.make_jaxpr(lambda x: (jnp.sin(jnp.exp(x)), jnp.exp(jnp.sin(x))))(jnp.zeros(3)))
+def _two_circles(fn):
+    graph = to_graph(jax.make_jaxpr(fn)(jnp.zeros(3)))
     opcodes = [op.opcode for op in graph.ops]
-    circle = tuple(n for n, code in enumerate(opcodes) if code == "exp")
-    other = tuple(n for n, code in enumerate(opcodes) if code == "sin")
-    regions = [Region(members, "elementwise", (3,)) for members in (circle, other)]
+    groups = [tuple(n for n, code in enumerate(opcodes) if code == name) for name in ("exp", "sin")]
+    return graph, [Region(members, "elementwise", (3,)) for members in groups]
+
+
+def test_regions_that_wait_for_each_other_are_refused():
+    graph, regions = _two_circles(lambda x: (jnp.sin(jnp.exp(x)), jnp.exp(jnp.sin(x))))
     with pytest.raises(ValueError, match="do not depend on each other"):
-        segments(graph, [regions[0]])
+        segments(graph, regions)
+
+
+def test_regions_that_wait_for_each_other_through_xla_are_refused():
+    graph, regions = _two_circles(lambda x: (jnp.sin(jnp.tan(jnp.exp(x))), jnp.exp(jnp.tan(jnp.sin(x)))))
+    with pytest.raises(ValueError, match="do not depend on each other"):
+        segments(graph, regions)

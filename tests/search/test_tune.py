@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from search_fakes import FakeDatabase, FakeRunner, bowl, build, factors, sketch, task
 
+from tilewright.costmodel.dataset import TrainingData
+from tilewright.costmodel.features import FEATURE_NAMES
 from tilewright.costmodel.roofline import RooflineCostModel
 from tilewright.ir.measure import MeasureResult
 from tilewright.passes.schedule import ScheduleError
@@ -192,6 +194,27 @@ def test_progress_is_reported() -> None:
     tune([task()], FakeRunner(), SearchBudget(trials=24), progress=seen.append)
     assert [p.trials for p in seen] == sorted({p.trials for p in seen})
     assert seen[-1].now_s <= seen[0].now_s <= seen[0].default_s
+
+
+class RecordingModel(RooflineCostModel):
+    """Remembers what it was trained on."""
+
+    def __init__(self) -> None:
+        self.fits: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def fit(self, features: np.ndarray, latency: np.ndarray, group: np.ndarray) -> None:
+        self.fits.append((latency, group))
+
+
+def test_the_model_learns_from_this_run_and_from_earlier_ones() -> None:
+    model = RecordingModel()
+    features = np.zeros((3, len(FEATURE_NAMES)), np.float32)
+    history = TrainingData(features, np.array([1.0, 2.0, 3.0]), np.array([0, 0, 4]))
+    tune([task()], FakeRunner(), SearchBudget(trials=20), model=model, history=history)
+    assert model.fits[0][0].tolist() == [1.0, 2.0, 3.0]
+    latency, group = model.fits[-1]
+    assert len(latency) == 23 and latency[:3].tolist() == [1.0, 2.0, 3.0]
+    assert group.tolist() == [0, 0, 4, *[5] * 20]
 
 
 def test_no_tasks() -> None:
