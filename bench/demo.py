@@ -21,7 +21,7 @@ from .models import model_names
 
 _PURPOSE = "Compile, tune and time a network."
 _MODEL = "mobilenetv2"
-_BUDGET = "75s"  # once per allocator mode
+_BUDGET = "45s"  # once per allocator mode
 _ROUNDS = 30
 
 

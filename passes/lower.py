@@ -37,6 +37,7 @@ IDENTITIES = frozenset(("copy", "stop_gradient", "name"))
 DTYPES = frozenset(("float32", "int32", "bool"))
 """Element types that kernels compute on."""
 
+_ROUNDING = {"AWAY_FROM_ZERO": 0, "TO_NEAREST_EVEN": 1}
 _INLINE_COST = 4
 _INLINE_COST_OF_SCALAR = 64
 _CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
@@ -329,7 +330,7 @@ def _elementwise(op: Op, args: tuple[Expr, ...], dtype: str) -> Expr:
     if op.opcode == "integer_pow":
         return Apply(op.opcode, args, dtype, (op.params["y"],))
     if op.opcode == "round":
-        return Apply(op.opcode, args, dtype, (int(op.params["rounding_method"]),))
+        return Apply(op.opcode, args, dtype, (_ROUNDING[op.params["rounding_method"]],))
     if op.opcode == "reduce_precision":
         raise LoweringError("expected no reduced precision")
     return Apply(op.opcode, args, dtype)

@@ -35,9 +35,10 @@ from tilewright.ir.loop import (
     Read,
     seq,
 )
+from tilewright.ir.monoid import MONOIDS
 from tilewright.ir.target import detect_target
 from tilewright.ir.verify import verify
-from tilewright.passes.schedule import ScheduleError, Step, Trace, replay
+from tilewright.passes.schedule import ScheduleError, Trace, replay
 from tilewright.search.sketch import Sketch, sketches
 from traces import Traces
 from workloads import CASES, Sample, assert_same, sample, samples
@@ -204,3 +205,208 @@ def test_sketches_of_odd_shapes_run_as_interpreted(name, rng, request):
     for lowered in samples():
         counts += _check_sketches(lowered, TARGETS[name], f"{lowered.case.name} for {name}", rng, most)
     assert counts["ran"] > 5 * counts["refused"], counts
+
+
+# ---- single Blocks that go wrong easily
+
+
+def block(value, iters, write, monoid=None, guard=(), mode="skip") -> Block:
+    return Block("b", tuple(iters), Access("y", tuple(write)), value, monoid, tuple(guard), mode)
+
+
+def func_of(stmt, inputs: list[Buffer], output: Buffer, start: float | None = None) -> LoopFunc:
+    """A function of one statement; the output starts as a constant where the statement needs that."""
+    if start is not None:
+        iters = tuple(Iter(f"s{n}", constant(0), extent) for n, extent in enumerate(output.shape))
+        index = tuple(var(i.name) for i in iters)
+        stmt = seq(Block("start", iters, Access("y", index), Const(start, output.dtype)), stmt)
+    func = LoopFunc("f", (*inputs, output), 1, stmt)
+    verify(func)
+    return func
+
+
+def data(iterator: str, extent: int, vectorized: bool = False, kind="data") -> Iter:
+    return Iter(iterator, constant(0), extent, kind, vectorized)
+
+
+def numbers(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
+    return rng.integers(-9, 10, shape).astype(dtype)
+
+
+@pytest.fixture(params=TARGETS)
+def target(request):
+    return TARGETS[request.param]
+
+
+def test_guards_of_a_vectorised_reduction_hold_per_row(target, rng):
+    value = Read("x", (var("i"), var("r")), "float32")
+    iters = [data("i", 5), data("r", 21, True, "reduce")]
+    stmt = block(value, iters, [var("i")], "sum", [var("i") - 2])
+    func = func_of(stmt, [Buffer("x", (5, 21), "float32")], Buffer("y", (5,), "float32"), 0.0)
+    check(func, [numbers(rng, 5, 21)], True, "guarded rows", target)
+
+
+def test_a_guard_along_a_vectorised_reduction_holds_per_lane(target, rng):
+    value = Read("x", (var("i"), var("r")), "float32")
+    iters = [data("i", 5), data("r", 21, True, "reduce")]
+    stmt = block(value, iters, [var("i")], "max", [var("r") - var("i") - 3])
+    func = func_of(stmt, [Buffer("x", (5, 21), "float32")], Buffer("y", (5,), "float32"), -np.inf)
+    check(func, [numbers(rng, 5, 21)], True, "guarded lanes", target)
+
+
+def test_a_masked_load_is_not_taken_for_a_whole_one(target, rng):
+    lanes = target.vector_bits // 32
+    iters = [data("j", 2 * lanes, kind="reduce"), data("i", lanes + 4, True)]
+    value = Read("x", (var("i") + var("j"),), "float32")
+    size = 3 * lanes + 3
+    stmt = block(value, iters, [var("i")], "sum")
+    func = func_of(stmt, [Buffer("x", (size,), "float32")], Buffer("y", (lanes + 4,), "float32"), 0.0)
+    check(func, [numbers(rng, size)], True, "overlapping vectors", target)
+
+
+@pytest.mark.parametrize("guard", [var("i") - 3, var("k") - 1, var("i") + var("k") - 5, -var("i") + 6])
+@pytest.mark.parametrize("mode", ["zero", "skip"])
+@pytest.mark.parametrize("vectorized", ["i", "k", ""])
+def test_guarded_stores(guard, mode, vectorized, target, rng):
+    value = Apply("add", (Read("x", (var("k"), var("i")), "float32"), Const(1, "float32")), "float32")
+    iters = [data("k", 3, vectorized == "k"), data("i", 19, vectorized == "i")]
+    stmt = block(value, iters, [var("k"), var("i")], None, [guard], mode)
+    func = func_of(stmt, [Buffer("x", (3, 19), "float32")], Buffer("y", (3, 19), "float32"), 7.0)
+    check(func, [numbers(rng, 3, 19)], True, "guarded store", target)
+
+
+@pytest.mark.parametrize("vectorized", ["i", "k", ""])
+@pytest.mark.parametrize("offset", [-2, 3])
+def test_guarded_reads_never_touch_memory_outside(vectorized, offset, target, rng):
+    index = var("i") + offset
+    guard = (index, constant(18) - index)
+    value = Read("x", (var("k"), index), "float32", guard, 5.0)
+    iters = [data("k", 3, vectorized == "k"), data("i", 19, vectorized == "i")]
+    func = func_of(
+        block(value, iters, [var("k"), var("i")]), [Buffer("x", (3, 19), "float32")], Buffer("y", (3, 19), "float32")
+    )
+    check(func, [numbers(rng, 3, 19)], True, "padding", target)
+
+
+_INDICES = {
+    "linear": var("i") * 3 - 5,
+    "reversed": -var("i") + 4,
+    "quotient": var("i").floordiv(3),
+    "remainder": (var("i") + 2).mod(5),
+    "both": var("i") + var("i").floordiv(4) * 2,
+    "other": var("k") * 2,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("name", _INDICES)
+def test_index_values(name, dtype, target):
+    stmt = block(IndexValue(_INDICES[name], dtype), [data("k", 2), data("i", 37, True)], [var("k"), var("i")])
+    check(func_of(stmt, [], Buffer("y", (2, 37), dtype)), [], True, name, target)
+
+
+def test_large_index_values_round_once(target):
+    stmt = block(IndexValue(var("i") + (1 << 24) + 1, "float32"), [data("i", 40, True)], [var("i")])
+    check(func_of(stmt, [], Buffer("y", (40,), "float32")), [], True, "large", target)
+
+
+@pytest.mark.parametrize("stride", [1, 2, -1])
+@pytest.mark.parametrize("extent", [1, 3, 15, 16, 17, 33, 70])
+def test_integer_division_in_tails(stride, extent, target, rng):
+    place = var("i") * stride + (extent - 1 if stride < 0 else 0)
+    value = Apply("div", (Read("x", (var("i"),), "int32"), Read("z", (place,), "int32")), "int32")
+    inputs = [Buffer("x", (extent,), "int32"), Buffer("z", (2 * extent,), "int32")]
+    func = func_of(block(value, [data("i", extent, True)], [var("i")]), inputs, Buffer("y", (extent,), "int32"))
+    check(func, [numbers(rng, extent, dtype=np.int32), numbers(rng, 2 * extent, dtype=np.int32)], True, "div", target)
+
+
+@pytest.mark.parametrize("extent", [1, 3, 16, 17, 40])
+def test_booleans_in_memory(extent, target, rng):
+    value = Apply("and", (Read("x", (var("i"),), "bool"), Apply("not", (Read("z", (var("i"),), "bool"),), "bool")), "bool")
+    inputs = [Buffer("x", (extent,), "bool"), Buffer("z", (extent,), "bool")]
+    func = func_of(block(value, [data("i", extent, True)], [var("i")]), inputs, Buffer("y", (extent,), "bool"))
+    check(func, [rng.random(extent) > 0.5, rng.random(extent) > 0.5], True, "bool", target)
+
+
+@pytest.mark.parametrize(
+    ("monoid", "dtype"),
+    [("sum", "float32"), ("prod", "float32"), ("max", "float32"), ("min", "float32"), ("sum", "int32"), ("max", "int32")]
+    + [("min", "int32"), ("and", "int32"), ("or", "int32"), ("and", "bool"), ("or", "bool")],
+)
+@pytest.mark.parametrize("extent", [1, 5, 16, 19, 67])
+@pytest.mark.parametrize("vectorized", ["r", "i"])
+def test_reductions_of_all_monoids(monoid, dtype, extent, vectorized, target, rng):
+    value = Read("x", (var("r"), var("i")), dtype)
+    iters = [data("i", 3, vectorized == "i"), data("r", extent, vectorized == "r", "reduce")]
+    stmt = block(value, iters, [var("i")], monoid)
+    func = func_of(
+        stmt, [Buffer("x", (extent, 3), dtype)], Buffer("y", (3,), dtype), MONOIDS[monoid].identity(dtype)
+    )
+    x = rng.integers(-1, 2, (extent, 3)).astype(dtype)
+    if dtype == "float32":
+        x[0, 1], x[-1, 2] = np.nan, np.inf
+    check(func, [x], True, f"{monoid} {dtype}", target)
+
+
+def test_branches_and_loops_with_computed_bounds(target, rng):
+    place = Access("y", (var("i"), var("j")))
+    inner = Block("b", (), place, Read("x", (var("j"),), "float32"), "sum")
+    other = Block("c", (), place, Const(9, "float32"))
+    odd = If((var("i").mod(3) - 1, var("j") - 1), inner, other)
+    loops = For("i", (constant(0),), (constant(7),), For("j", (constant(0), var("i") - 2), (constant(6), var("i") + 1), odd))
+    func = func_of(loops, [Buffer("x", (6,), "float32")], Buffer("y", (7, 6), "float32"), 1.0)
+    check(func, [numbers(rng, 6)], True, "bounds", target)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_register_tile_is_not_read_in_another_width(width, rng):
+    """One Block writes whole vectors, the other reads single elements in the middle of one."""
+    lanes = WIDE.vector_bits // 32
+    write = Block("a", (data("i", lanes, True),), Access("t", (var("i"),)), Read("x", (var("i"),), "float32"))
+    read = Block("b", (data("i", width),), Access("y", (var("i"),)), Read("t", (var("i") + 3,), "float32"))
+    tile = Alloc(Buffer("t", (lanes,), "float32", "register"), seq(write, read))
+    func = LoopFunc("f", (Buffer("x", (lanes,), "float32"), Buffer("y", (width,), "float32")), 1, tile)
+    with pytest.raises(CodegenError, match="accesses of one width to the register buffer t"):
+        compile_kernel(func, WIDE)
+
+
+def test_a_register_tile_is_not_indexed_by_a_loop():
+    write = Block("a", (data("i", 4),), Access("t", (var("i"),)), Const(0, "float32"))
+    read = For("o", (constant(0),), (constant(4),), Block("b", (), Access("y", (var("o"),)), Read("t", (var("o"),), "float32")))
+    func = LoopFunc("f", (Buffer("y", (4,), "float32"),), 1, Alloc(Buffer("t", (4,), "float32", "register"), seq(write, read)))
+    with pytest.raises(CodegenError, match="constant indices into the register buffer t"):
+        compile_kernel(func, WIDE)
+
+
+def test_functions_without_code_are_refused():
+    value = Apply("erf_inv", (Read("x", (var("i"),), "float32"),), "float32")
+    stmt = block(value, [data("i", 4)], [var("i")])
+    with pytest.raises(CodegenError, match="found erf_inv of float32"):
+        compile_kernel(func_of(stmt, [Buffer("x", (4,), "float32")], Buffer("y", (4,), "float32")), WIDE)
+
+
+def test_code_does_not_grow_without_bound():
+    stmt = Block("b", (), Access("y", (var("i") * 64 + var("j"), var("k"))), Const(0, "float32"))
+    for name in "kji":
+        stmt = For(name, (constant(0),), (constant(64),), stmt, "unroll")
+    func = LoopFunc("f", (Buffer("y", (4096, 64), "float32"),), 1, stmt)
+    with pytest.raises(CodegenError, match="at most 20000 unrolled statements"):
+        compile_kernel(func, WIDE)
+
+
+def test_equal_programs_give_equal_kernels():
+    func = sample(CASES[0]).func
+    assert kernel_ir(func, WIDE) == kernel_ir(func, WIDE)
+    assert compile_kernel(func, WIDE) == compile_kernel(func, WIDE)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_the_parallel_range_may_be_cut_anywhere(parts, rng):
+    value = Apply("neg", (Read("x", (var("i"), var("o")), "float32"),), "float32")
+    stmt = block(value, [data("i", 19, True)], [var("o"), var("i")])
+    loop = For("o", (constant(2),), (constant(9),), stmt, "parallel")
+    func = LoopFunc("f", (Buffer("x", (19, 9), "float32"), Buffer("y", (9, 19), "float32")), 1, loop)
+    x = numbers(rng, 19, 9)
+    (found,) = run_native(compile_kernel(func, WIDE), [x], parts)
+    np.testing.assert_array_equal(found[2:], -x.T[2:])
+    assert np.isnan(found[:2]).all()

@@ -47,6 +47,14 @@ def test_levels_go_from_the_whole_box_to_the_tile() -> None:
     assert (spans[4:] == spans[3]).all()
 
 
+def test_reductions_are_inside_whenever_they_were_split() -> None:
+    work = dissect(parse_ir(MATMUL))
+    trace = tiled(14, 32, 4)
+    (early,) = (s for s in trace if s.target == "dot" and s.primitive == "split")
+    nests = read_nests(work, [trace, (early, *(s for s in trace if s is not early))])
+    assert np.array_equal(nests.spans[0], nests.spans[1]) and np.array_equal(nests.trips[0], nests.trips[1])
+
+
 def test_fused_loops_share_their_trips() -> None:
     trace = (
         Step("split", "out", ("j", 35)),

@@ -275,7 +275,7 @@ def test_binary(fn):
         lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN),
         lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO),
         lambda x: lax.clamp(F(-1), x, F(2)),
-        lambda x: lax.clamp(x, F(0.5), x + 1),
+        lambda x: lax.clamp(x, x * 2, x + 1),
         lambda x: lax.select(x > 0, x, x * 2),
         lambda x: jnp.where(True, x, -x),
         lambda x: x.astype(jnp.int32),

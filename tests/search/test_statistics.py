@@ -52,6 +52,14 @@ def test_far_from_the_best_rate_goes_first() -> None:
     assert TaskScheduler([state(1, best=1.0), state(1, best=4.0)]).next() == 1
 
 
+def test_heavy_tasks_go_first() -> None:
+    assert TaskScheduler([state(1), state(5)]).next() == 1
+
+
+def test_expectations_shrink_with_every_batch() -> None:
+    assert TaskScheduler([state(1, batches=9), state(1, batches=1)]).next() == 1
+
+
 def test_improvements_attract_and_stagnation_repels() -> None:
     scheduler = TaskScheduler([state(1), state(1)])
     scheduler.record(1, 8, 1.0, 0.5)

@@ -1,0 +1,469 @@
+"""Each primitive: what it makes of a small program, and everything it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tilewright.ir.interp import interpret
+from tilewright.ir.loop import LoopFunc
+from tilewright.ir.text import parse_ir, print_ir
+from tilewright.passes.schedule import (
+    ReplayError,
+    ScheduleError,
+    Step,
+    Trace,
+    apply_step,
+    primitives,
+    replay,
+    trace_from_json,
+    trace_to_json,
+)
+from workloads import verify_schedule
+
+
+def program(text: str) -> LoopFunc:
+    lines = [line for line in text.strip("\n").splitlines()]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return parse_ir("tilewright loop ir 1\nfunc f\n" + "\n".join("  " + line[indent:] for line in lines) + "\n")
+
+
+def steps(*rows: tuple) -> Trace:
+    return tuple(Step(name, target, tuple(args)) for name, target, *args in rows)
+
+
+def outputs(func: LoopFunc) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for buffer in func.inputs:
+        shape = buffer.shape
+        for change in reversed(buffer.packing):
+            rest = list(shape[1:-1])
+            rest.insert(change.axis, change.extent)
+            shape = tuple(rest)
+        arrays[buffer.name] = rng.integers(-4, 5, shape).astype(buffer.dtype)
+    return interpret(func, arrays)
+
+
+MATMUL = program("""
+    input x: float32[6, 5]
+    constant w: float32[5, 10]
+    output y: float32[6, 10]
+    alloc t: float32[6, 10]
+      block init [i: 0..6, j: 0..10]
+        t[i, j] = 0.0:float32
+      block update [i: 0..6, j: 0..10, k: 0..5 reduce]
+        t[i, j] sum= mul(x[i, k], w[k, j])
+      block out [i: 0..6, j: 0..10]
+        y[i, j] = max(t[i, j], 0.0:float32)
+""")
+
+PADDED = program("""
+    input x: float32[9]
+    output y: float32[9]
+    alloc t: float32[9]
+      block init [i: 0..9]
+        t[i] = 0.0:float32
+      block update [i: 0..9, r: 0..3 reduce]
+        t[i] sum= x[i + r - 1]{i + r - 1 >= 0, -i - r + 9 >= 0 else 0.0}
+      block out [i: 0..9]
+        y[i] = t[i]
+""")
+
+CHAIN = program("""
+    input x: float32[8]
+    output y: float32[6]
+    alloc t: float32[8]
+      block first [i: 0..8]
+        t[i] = mul(x[i], 2.0:float32)
+      block out [i: 0..6]
+        y[i] = add(t[i], t[i + 2])
+""")
+
+ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
+GOLDEN = {
+    "split": (MATMUL, steps(("split", "out", "j", 4))),
+    "reorder": (MATMUL, steps(("reorder", "update", "k", "j", "i"))),
+    "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),
+    "unroll": (MATMUL, steps(("split", "update", "k", 1), ("unroll", "update.k"))),
+    "parallel": (CHAIN, steps(("compute_inline", "t"), ("split", "out", "i", 2), ("parallel", "out.i"))),
+    "fuse": (MATMUL, steps(*ROW, ("fuse", "out.i", "out.j"))),
+    "interchange": (MATMUL, steps(*ROW, ("interchange", "out.i", "out.j"))),
+    "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
+    "compute_at": (MATMUL, steps(*ROW, ("compute_at", "t", "out.j"))),
+    "compute_inline": (CHAIN, steps(("compute_inline", "t"))),
+    "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
+    "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),
+    "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),
+    "cache_write": (MATMUL, steps(("cache_write", "t"))),
+    "rfactor": (MATMUL, steps(("rfactor", "update", "k", 2))),
+    "compute_at_halo": (CHAIN, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name, golden):
+    before, trace = GOLDEN[name]
+    after = replay(before, trace)
+    verify_schedule(after)
+    for got, want in zip(outputs(after), outputs(before), strict=True):
+        np.testing.assert_array_equal(got, want)
+    golden.check(name, f"{print_ir(before)}\n{chr(10).join(map(str, trace))}\n\n{print_ir(after)}")
+
+
+def test_every_primitive_has_a_golden():
+    assert set(primitives()) <= set(GOLDEN)
+
+
+# ---- refusals
+
+
+def refused(func: LoopFunc, *rows: tuple, match: str) -> None:
+    """The last step is refused, for the reason given; those before it apply."""
+    trace = steps(*rows)
+    func = replay(func, trace[:-1])
+    verify_schedule(func)
+    with pytest.raises(ScheduleError, match=match):
+        apply_step(func, trace[-1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([("split", "nothing", "i", 2)], "expected a Block, one of .*'update'.*found 'nothing'"),
+        ([("split", "out", "k", 2)], r"expected an iterator of out, one of \['i', 'j'\], found 'k'"),
+        ([("split", "out", "i", 0)], r"factor in 1..6 for out.i, found 0"),
+        ([("split", "out", "i", 7)], r"factor in 1..6 for out.i, found 7"),
+        ([("split", "out", "i", 4), ("split", "out", "i", 3)], "divides 4, since out.i is cut by a limit, found 3"),
+        ([("reorder", "out", "i")], r"permutation of \['i', 'j'\], found \['i'\]"),
+        ([("reorder", "out", "i", "i")], "permutation"),
+        ([("vectorize", "out", "k")], "expected an iterator of out"),
+        ([("unroll", "out.i")], "expected a loop, one of"),
+        ([("fuse", "out.i", "out.j")], "expected a loop, one of"),
+        ([*ROW, ("fuse", "out.j", "out.i")], "expected out.i directly inside out.j"),
+        ([*ROW, ("unroll", "out.j"), ("fuse", "out.i", "out.j")], "expected serial loops from 0 to a constant"),
+        ([*ROW, ("interchange", "out.j", "out.i")], "expected out.i directly inside out.j"),
+        ([("split", "out", "i", 2), ("parallel", "out.i")], "only outermost loop, found it inside a Seq"),
+        ([("split", "out", "i", 2), ("partition", "out.i")], "expected a guard inside out.i that depends on it"),
+        ([("compute_at", "x", "out.i")], "expected an allocated buffer"),
+        ([("compute_at", "t", "out.i")], "expected a loop"),
+        ([("split", "update", "i", 2), ("compute_at", "t", "update.i")], "writers of t before update.i"),
+        ([("split", "init", "i", 2), *ROW, ("compute_at", "t", "out.j")], "expected init outside loops"),
+        ([("compute_inline", "t")], r"one plain unguarded writer of t, found \['init', 'update'\]"),
+        ([("compute_inline", "y")], "expected an allocated buffer"),
+        ([("set_scope", "t", "shared")], "expected one of global, cache, register, found 'shared'"),
+        ([("set_scope", "t", "constant")], "expected one of global, cache, register"),
+        ([("set_scope", "x", "cache")], "expected an allocated buffer"),
+        ([("pack", "x", 0, 2)], "constant or an allocated buffer, found the parameter x"),
+        ([("pack", "y", 0, 2)], "constant or an allocated buffer, found the parameter y"),
+        ([("pack", "w", 2, 2)], r"expected an axis in 0..1, found 2"),
+        ([("pack", "w", -1, 2)], r"expected an axis in 0..1, found -1"),
+        ([("pack", "w", 0, 0)], "panel of 1..4096 elements, found 0"),
+        ([("split", "update", "i", 2), ("cache_read", "t", "update.i")], "expected t not to be written|access to t"),
+        ([("split", "out", "i", 2), ("cache_read", "x", "out.i")], "expected an access to x, found none"),
+        ([("cache_write", "y")], "expected an allocated buffer"),
+        ([("split", "update", "i", 2), ("cache_write", "t")], "expected update outside loops"),
+        ([("rfactor", "out", "i", 2)], "expected a reduce iterator of a reduction, found out.i"),
+        ([("rfactor", "update", "i", 2)], "expected a reduce iterator of a reduction, found update.i"),
+        ([("rfactor", "update", "k", 6)], "range of at least 6, found 5 for k"),
+        ([("split", "update", "k", 2), ("rfactor", "update", "k", 2)], "whole constant range"),
+    ],
+)
+def test_refusals_on_a_matrix_product(rows, match):
+    refused(MATMUL, *rows, match=match)
+
+
+def test_long_loops_are_not_unrolled():
+    func = program("""
+        input x: float32[65]
+        output y: float32[65]
+        block b [i: 0..65]
+          y[i] = x[i]
+    """)
+    refused(func, ("split", "b", "i", 1), ("unroll", "b.i"), match="at most 64 for b.i, found 65")
+
+
+def test_reductions_over_a_parallel_loop_are_refused():
+    func = program("""
+        output y: float32[4]
+        block b [i: 0..4]
+          y[i] = 0.0:float32
+    """)
+    summed = program("""
+        input x: float32[6]
+        output y: float32[]
+        for o in 0..6
+          block b [r: o..+1 reduce]
+            y[] sum= x[r]
+    """)
+    replay(func, steps(("split", "b", "i", 1), ("parallel", "b.i")))
+    with pytest.raises(ScheduleError, match="iterations of o to use different elements of y"):
+        apply_step(summed, Step("parallel", "o"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("t[o] = x[o]", "y[o] = t[-o + 7]"),  # read by another iteration than wrote it
+        ("t[o] = x[o]", "y[o] = t[0]"),
+        ("y[o] = x[o]", "y[-o + 7] = x[o]"),  # two Blocks, one element
+        ("t[0] = x[o]", "y[o] = t[0]"),  # scratch outside of the loop, used by all
+    ],
+)
+def test_iterations_that_meet_in_memory_are_not_parallel(first, second):
+    func = program(f"""
+        input x: float32[8]
+        output y: float32[8]
+        alloc t: float32[8]
+          for o in 0..8
+            block a []
+              {first}
+            block b []
+              {second}
+    """)
+    with pytest.raises(ScheduleError, match="expected iterations of o to use different elements"):
+        apply_step(func, Step("parallel", "o"))
+
+
+@pytest.mark.parametrize(
+    ("body", "match"),
+    [
+        (["block b []", "  y[i + j] = x[i, j]"], "write each element in one iteration of i or j"),
+        (["block b []", "  y[i] = x[i, j]", "block c []", "  y[j] = x[j, i]"], "one writer per buffer"),
+        (["block b []", "  t[i] = x[i, j]", "block c []", "  y[i + 4*j] = t[j]"], "no value to flow between iterations"),
+    ],
+)
+def test_interchanges_that_change_an_order_of_writes_are_refused(body, match):
+    lines = "\n".join("              " + line for line in body)
+    func = program(f"""
+        input x: float32[4, 4]
+        output y: float32[16]
+        alloc t: float32[4]
+          for i in 0..4
+            for j in 0..4
+{lines}
+    """)
+    with pytest.raises(ScheduleError, match=match):
+        apply_step(func, Step("interchange", "i", ("j",)))
+
+
+def test_interchange_of_writes_to_different_elements_applies():
+    func = program("""
+        input x: float32[4, 3]
+        output y: float32[12]
+        for i in 0..4
+          for j in 0..3
+            block b []
+              y[3*i + j] = x[i, j]
+    """)
+    after = apply_step(func, Step("interchange", "i", ("j",)))
+    np.testing.assert_array_equal(outputs(after)[0], outputs(func)[0])
+
+
+def test_triangular_and_parallel_loops_are_not_interchanged():
+    func = program("""
+        input x: float32[4]
+        output y: float32[4, 4]
+        for i in 0..4
+          for j in 0..i + 1
+            block b []
+              y[i, j] = x[j]
+    """)
+    with pytest.raises(ScheduleError, match="bounds of j not to depend on i"):
+        apply_step(func, Step("interchange", "i", ("j",)))
+    with pytest.raises(ScheduleError, match="serial loops from 0 to a constant"):
+        apply_step(func, Step("fuse", "i", ("j",)))
+    simple = program("""
+        input x: float32[4]
+        output y: float32[4, 4]
+        parallel i in 0..4
+          for j in 0..4
+            block b []
+              y[i, j] = x[j]
+    """)
+    with pytest.raises(ScheduleError, match="expected serial or unrolled loops, found i parallel"):
+        apply_step(simple, Step("interchange", "i", ("j",)))
+    with pytest.raises(ScheduleError, match="expected a serial or unrolled loop with constant bounds"):
+        apply_step(simple, Step("partition", "i"))
+
+
+def test_partition_needs_iterations_without_guards():
+    refused(PADDED, ("split", "update", "i", 8), ("partition", "update.i"), match="in which every guard holds")
+
+
+def test_what_a_moved_expression_reads_must_not_change():
+    func = program("""
+        input x: float32[8]
+        output y: float32[8]
+        alloc s: float32[8]
+          block zero [i: 0..8]
+            s[i] = x[i]
+          alloc t: float32[8]
+            block a [i: 0..8]
+              t[i] = mul(s[i], 2.0:float32)
+            for o in 0..8
+              block b []
+                s[-o + 7] = x[0]
+              block c []
+                y[o] = t[o]
+    """)
+    verify_schedule(func)
+    with pytest.raises(ScheduleError, match="expected s unchanged after the first writer of t, found b"):
+        apply_step(func, Step("compute_at", "t", ("o",)))
+    with pytest.raises(ScheduleError, match="operands of a unchanged after it"):
+        apply_step(func, Step("compute_inline", "t"))
+
+
+def test_what_a_moved_expression_reads_must_be_alive():
+    func = program("""
+        input x: float32[8]
+        output y: float32[8]
+        alloc t: float32[8]
+          alloc s: float32[8]
+            block zero [i: 0..8]
+              s[i] = x[i]
+            block a [i: 0..8]
+              t[i] = mul(s[i], 2.0:float32)
+          for o in 0..8
+            block c []
+              y[o] = t[o]
+    """)
+    verify_schedule(func)
+    for step in (Step("compute_at", "t", ("o",)), Step("compute_inline", "t")):
+        with pytest.raises(ScheduleError, match=r"expected \['s'\] alive where t is read"):
+            apply_step(func, step)
+
+
+def test_moving_needs_writes_of_one_iterator_per_axis():
+    func = program("""
+        input x: float32[8]
+        output y: float32[8]
+        alloc t: float32[8]
+          block a [i: 0..8]
+            t[-i + 7] = x[i]
+          for o in 0..8
+            block c []
+              y[o] = t[o]
+    """)
+    with pytest.raises(ScheduleError, match="write one iterator per axis"):
+        apply_step(func, Step("compute_at", "t", ("o",)))
+    with pytest.raises(ScheduleError, match="exactly one iterator per axis"):
+        apply_step(func, Step("compute_inline", "t"))
+
+
+def test_a_partly_written_buffer_is_not_moved():
+    func = program("""
+        input x: float32[8]
+        output y: float32[6]
+        alloc t: float32[8]
+          block a [i: 1..7]
+            t[i] = x[i]
+          for o in 0..6
+            block c []
+              y[o] = t[o + 1]
+    """)
+    with pytest.raises(ScheduleError, match="expected a to compute all of axis i"):
+        apply_step(func, Step("compute_at", "t", ("o",)))
+
+
+def test_readers_outside_or_with_other_strides_stop_compute_at():
+    func = program("""
+        input x: float32[8]
+        output y: float32[4]
+        output z: float32[8]
+        alloc t: float32[8]
+          block a [i: 0..8]
+            t[i] = x[i]
+          for o in 0..4
+            block c []
+              y[o] = add(t[o], t[2*o])
+          block d [i: 0..8]
+            z[i] = t[i]
+    """)
+    with pytest.raises(ScheduleError, match="every reader of t inside o, found d outside"):
+        apply_step(func, Step("compute_at", "t", ("o",)))
+    with pytest.raises(ScheduleError, match="accesses to t that differ by a constant"):
+        apply_step(func, Step("cache_read", "t", ("o",)))
+
+
+def test_guarded_values_are_neither_inlined_nor_copied():
+    func = program("""
+        input x: float32[8]
+        output y: float32[8]
+        alloc t: float32[8]
+          block a [i: 0..8]
+            t[i] = x[i]
+          for o in 0..8
+            block c []
+              y[o] = t[o - 1]{o - 1 >= 0 else 0.0}
+    """)
+    with pytest.raises(ScheduleError, match="expected unguarded reads of t"):
+        apply_step(func, Step("compute_inline", "t"))
+    with pytest.raises(ScheduleError, match="expected unguarded reads of t inside o"):
+        apply_step(func, Step("cache_read", "t", ("o",)))
+    after = apply_step(func, Step("compute_at", "t", ("o",)))
+    verify_schedule(after)
+    np.testing.assert_array_equal(outputs(after)[0], outputs(func)[0])
+
+
+def test_a_buffer_read_before_it_is_complete_is_not_copied():
+    func = program("""
+        input x: float32[8]
+        output y: float32[8]
+        alloc t: float32[8]
+          block a [i: 0..8]
+            t[i] = x[i]
+          block c [i: 0..8]
+            y[i] = t[i]
+          block b [i: 0..8]
+            t[i] sum= x[i]
+    """)
+    with pytest.raises(ScheduleError, match="expected t to be written before it is read"):
+        apply_step(func, Step("cache_write", "t"))
+
+
+# ---- traces
+
+
+def test_unknown_primitives_and_wrong_arguments_are_refused():
+    for step, match in (
+        (Step("skew", "out"), "expected one of the primitives .*'split'"),
+        (Step("split", "out", ("i",)), "wrong arguments for split: missing"),
+        (Step("split", "out", ("i", 2, 3)), "wrong arguments for split: too many"),
+        (Step("split", "out", ("i", "2")), "expected factor of split to be int, found '2'"),
+        (Step("split", "out", (3, 2)), "expected iterator of split to be str, found 3"),
+        (Step("pack", "w", ("0", 2)), "expected axis of pack to be int, found '0'"),
+        (Step("split", "out", ("i", True)), "expected factor of split to be int, found True"),
+        (Step("reorder", "out", ("i", 1)), "expected order of reorder to be str, found 1"),
+    ):
+        with pytest.raises(ScheduleError, match=match):
+            apply_step(MATMUL, step)
+
+
+def test_replay_says_which_step_was_refused():
+    with pytest.raises(ReplayError, match=r"step 1, split\(out, i, 9\): expected a factor") as caught:
+        replay(MATMUL, steps(("split", "out", "j", 2), ("split", "out", "i", 9)))
+    assert (caught.value.index, caught.value.step.args) == (1, ("i", 9))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_traces_survive_json(name):
+    trace = GOLDEN[name][1]
+    assert trace_from_json(trace_to_json(trace)) == trace
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1]", '[["split"]]', '[["split", 1, []]]', '[["split", "a", 1]]', '[["split", "a", [1.5]]]', '[["split", "a", [true]]]', '[["split", "a", [[1]]]]'],
+)
+def test_what_is_no_trace_is_refused(text):
+    with pytest.raises(ScheduleError, match="expected"):
+        trace_from_json(text)
+
+
+def test_replay_alone_knows_every_primitive():
+    code = "from tilewright.passes.schedule import primitives; print(len(primitives()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) == len(primitives()) >= 15
