@@ -22,7 +22,7 @@ from .baselines import region_seconds, rest_seconds
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
-from .gate import Comparison, OutputError, check_accuracy, compare_speed, runnable
+from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
 from ..ir.graph import Graph
 from ..ir.measure import MeasureData, TaskKey, TimingProtocol
 from ..ir.target import Target, detect_target
@@ -33,7 +33,7 @@ from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from .planning import Choice, NativePlan, Partition, Task, assemble, partition
-from ..search.sketch import sketches
+from ..search.predict import predicted_choice
 from ..search.tune import TuneResult
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
@@ -46,6 +46,8 @@ CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
 GATE_SECONDS = 3.0
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
+LOSING = 1.1
+"""A kernel that takes this many times as long as XLA's code for its region is tried without."""
 CALL_SECONDS = 4e-6
 """What a native call costs beyond its kernels."""
 
@@ -215,7 +217,7 @@ class Driver:
         choices |= self._built(rest, known)
         if not measuring:
             choices = self._worthwhile(parts, choices)
-        failed = self._check([t for t in rest if t.key in choices and not known[t.key]], choices)
+        failed = self._check([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
@@ -277,9 +279,9 @@ class Driver:
         return found
 
     def _default_traces(self, task: Task) -> list[Trace]:
-        """The trace that the model prefers, if it is predicted to be worth it."""
-        sketch = sketches(task.workload.func, self.target)[0]
-        return [] if sketch.name == "plain" else [sketch.build(sketch.default)]
+        """The trace that the cost model prefers without data."""
+        found = predicted_choice(task.workload.func, self.target)
+        return [] if found is None or found.sketch == "plain" else [found.trace]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
         """Run kernels in the worker against the reference; the keys of those that failed."""
@@ -306,16 +308,40 @@ class Driver:
         outcome = self.outcome
         ours, baseline = runnable(native), runnable(original)
         outcome.accuracy = check_accuracy(ours, baseline, original, examples)
-        if not all(e.holds for e in outcome.accuracy):
-            self._original("the result was less accurate than the contract allows")
-            return
-        if self.options.effort == 0:
+        if self._inaccurate() or self.options.effort == 0:
             return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
+        better = self._without_losers(ours, examples)
+        if better is not None:
+            native, ours = better, runnable(better)
+            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+            if self._inaccurate():
+                return
         outcome.rest_s = rest_seconds(native, self.options.seed)
         outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS)
         if outcome.comparison.lower_bound <= 1.0:
             self._original(f"not faster than jax.jit ({outcome.comparison.speedup:.2f}x)")
+
+    def _inaccurate(self) -> bool:
+        if all(e.holds for e in self.outcome.accuracy):
+            return False
+        self._original("the result was less accurate than the contract allows")
+        return True
+
+    def _without_losers(self, ours: Run, examples: Sequence[Any]) -> Graph | None:
+        """The graph with XLA's code where that alone is faster, if the whole gains by it; XLA is always a candidate."""
+        outcome = self.outcome
+        assert outcome.parts is not None
+        usual = outcome.baseline_s
+        losers = {k for k, s in outcome.latencies.items() if k in usual and s > LOSING * usual[k]}
+        kept = {k: c for k, c in outcome.choices.items() if k not in losers}
+        if not losers or not kept:
+            return None
+        graph, natives = assemble(outcome.parts, kept, self.target)
+        if compare_speed(runnable(graph), ours, examples, GATE_SECONDS / 3).lower_bound <= 1.0:
+            return None
+        outcome.graph, outcome.natives, outcome.choices = graph, natives, kept
+        return graph
 
     def _region_seconds(self) -> dict[str, float]:
         assert self.outcome.parts is not None

@@ -24,8 +24,8 @@ from ..passes.memory import Lifetime, assign_offsets
 from ..passes.packing import pack_array
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
+from ..search.contest import chunk_count
 
-CHUNKS_PER_THREAD = 4
 SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
 
 
@@ -188,8 +188,8 @@ class _PlanBuilder:
         return len(constants) - 1
 
     def _stage(self, kernel: Kernel, args: list[Slot]) -> Stage:
-        chunks = min(kernel.extent, self.target.threads * CHUNKS_PER_THREAD) if self.target.threads > 1 else 1
-        return Stage(kernel.symbol, tuple(args), kernel.extent, max(chunks, 1))
+        chunks = max(chunk_count(kernel.extent, self.target.threads), 1)
+        return Stage(kernel.symbol, tuple(args), kernel.extent, chunks)
 
 
 def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,15 +11,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..backends.measure.runner import WorkerRunner
+from ..costmodel.dataset import TrainingData, from_rows
 from ..database.store import Database
 from ..ir.measure import MeasureData, TaskKey
 from ..ir.target import Target
-from .kernels import build_kernel
+from .kernels import BACKEND, build_kernel
 from .options import Options
 from .planning import Task
 from ..search.effort import EFFORTS
 from ..search.tune import Progress as Step
 from ..search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
+
+MAX_HISTORY = 4000
+"""Records of earlier runs that the cost model is trained on."""
 
 
 def search_budget(options: Options) -> SearchBudget:
@@ -57,9 +62,16 @@ def tune(
             timing=level.timing(target.threads),
             batch=level.batch,
             progress=show,
+            history=_history(database, target),
             builders=target.threads,
             seed=options.seed,
         )
+
+
+def _history(database: Database, target: Target) -> TrainingData:
+    """What earlier runs on this machine measured, for the cost model to start from."""
+    rows = database.records(target=target.fingerprint, backend=BACKEND, status="ok")
+    return from_rows(itertools.islice(rows, MAX_HISTORY))
 
 
 @contextmanager

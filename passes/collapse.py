@@ -61,9 +61,7 @@ def _drop_units(func: LoopFunc) -> LoopFunc:
         if not isinstance(s, Block):
             return s
         env = {i.name: constant(0) for i in s.iters if i.extent == 1}
-        s = map_block_indices(
-            replace(s, iters=tuple(i for i in s.iters if i.extent != 1)), lambda e: e.substitute(env)
-        )
+        s = map_block_indices(replace(s, iters=tuple(i for i in s.iters if i.extent != 1)), lambda e: e.substitute(env))
         value = map_expr(s.value, lambda e: replace(e, index=kept(e.buffer, e.index)) if isinstance(e, Read) else e)
         return replace(s, write=Access(s.write.buffer, kept(s.write.buffer, s.write.index)), value=value)
 
@@ -183,6 +181,6 @@ def _apply(func: LoopFunc, merge: _Merge) -> LoopFunc:
 
 def _merged(iters: tuple[Iter, ...], pair: tuple[str, str]) -> tuple[Iter, ...]:
     second = next(i for i in iters if i.name == pair[1])
-    return tuple(replace(i, extent=i.extent * second.extent) if i.name == pair[0] else i for i in iters if i is not second)
-
-
+    return tuple(
+        replace(i, extent=i.extent * second.extent) if i.name == pair[0] else i for i in iters if i is not second
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.affine import AffineExpr, Range, split_by, var
-from ..ir.loop import Block, For, Index, If, Stmt, children, reads
+from ..ir.loop import Block, For, If, Index, Stmt, children, reads
 from .schedule import ScheduleError
 
 

@@ -15,7 +15,8 @@ from typing import Literal
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
-from .lower import ALIASES, CONTRACTIONS, DTYPES, IDENTITIES, REDUCTIONS, VIEWS, WINDOWS
+from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
+from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
 
 Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
 

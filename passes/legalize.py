@@ -11,10 +11,28 @@ import math
 from dataclasses import replace
 
 from ..ir.affine import AffineExpr, Range, constant, var
-from ..ir.loop import Alloc, Apply, Block, Const, Expr, For, If, Iter, LoopFunc, Read, Seq, Stmt
-from ..ir.loop import blocks, loop_range, map_block_indices, map_expr, reads, rewrite, seq, substitute, walk
+from ..ir.loop import (
+    Alloc,
+    Apply,
+    Block,
+    Const,
+    Expr,
+    For,
+    If,
+    Iter,
+    LoopFunc,
+    Read,
+    Seq,
+    Stmt,
+    map_block_indices,
+    map_expr,
+    reads,
+    rewrite,
+    seq,
+    substitute,
+)
 from ..ir.monoid import MONOIDS
-from .copying import copy_stmt
+from .peel import peel
 
 MAX_STATEMENTS = 512
 """Most statements a box is unrolled into."""
@@ -35,7 +53,7 @@ def legalize(func: LoopFunc, lanes: int) -> LoopFunc:
     """
     body: Stmt | None = rewrite(func.body, lambda s: _normalize(s) if isinstance(s, Block) else s)
     body = _simplify(body, {})
-    body = None if body is None else _peel(body, {})
+    body = None if body is None else peel(body, {})
     body = _simplify(body, {})
     body = rewrite(body, lambda s: _skip_guard(s) if isinstance(s, Block) else s) if body else None
     body = _simplify(_hoist(body), {}) if body is not None else None
@@ -233,8 +251,10 @@ def _is_factor(expr: Expr, read: Read) -> bool:
     """Whether ``expr`` is zero wherever ``read`` is (infinities aside, which padding must not turn into NaN)."""
     if expr is read:
         return True
-    return isinstance(expr, Apply) and expr.op in ("mul", "convert_element_type") and any(
-        _is_factor(a, read) for a in expr.args
+    return (
+        isinstance(expr, Apply)
+        and expr.op in ("mul", "convert_element_type")
+        and any(_is_factor(a, read) for a in expr.args)
     )
 
 
@@ -325,65 +345,3 @@ def _split_vector(block: Block, wide: Iter, step: int, lanes: int) -> Stmt:
 
     main = For(name, (constant(0),), (constant(trips),), piece(var(name) * step, step, ""))
     return seq(main, piece(constant(trips * step), rest, "#rest")) if rest else main
-
-
-# ---- peeling
-
-
-def _peel(stmt: Stmt, ranges: dict[str, Range]) -> Stmt:
-    match stmt:
-        case For():
-            return _peel_for(stmt, ranges)
-        case Alloc():
-            return replace(stmt, body=_peel(stmt.body, ranges))
-        case Seq():
-            return seq(*(_peel(s, ranges) for s in stmt.body))
-        case If():
-            return If(stmt.conditions, _peel(stmt.then, ranges), None if stmt.orelse is None else _peel(stmt.orelse, ranges))
-        case Block():
-            return stmt
-
-
-MAX_PEELED = 2
-
-
-def _peel_for(loop: For, ranges: dict[str, Range]) -> Stmt:
-    lo, hi = loop_range(loop, ranges)
-    fixed = len(loop.lower) == len(loop.upper) == 1 and loop.lower[0].is_constant and loop.upper[0].is_constant
-    if fixed and loop.upper[0].const <= loop.lower[0].const:
-        return loop
-    full = _full_until(loop, lo, hi + 1, ranges) if fixed else hi + 1
-    if full > hi or full < lo or hi + 1 - full > MAX_PEELED:
-        return replace(loop, body=_peel(loop.body, {**ranges, loop.name: (lo, hi)}))
-    rests = [_peel(_last(loop, v), ranges) for v in range(full, hi + 1)]
-    if full == lo and loop.kind != "parallel":
-        return seq(*rests)
-    body = _peel(loop.body, {**ranges, loop.name: (lo, max(full - 1, lo))})
-    if loop.kind != "parallel":
-        return seq(replace(loop, upper=(constant(full),), body=body), *rests)
-    for v, tail in zip(range(hi - 1, full - 1, -1), reversed(rests[:-1]), strict=True):
-        rests[-1] = If((constant(v) - var(loop.name),), tail, rests[-1])
-    return replace(loop, body=If((constant(full - 1) - var(loop.name),), body, rests[-1]))
-
-
-def _last(loop: For, value: int) -> Stmt:
-    return copy_stmt(substitute(loop.body, {loop.name: constant(value)}), f"#{loop.name}={value}")
-
-
-def _full_until(loop: For, start: int, stop: int, ranges: dict[str, Range]) -> int:
-    """The first iteration in which a tile inside may be cut."""
-    inner = {**ranges, loop.name: (start, max(stop - 1, start))}
-    for s in walk(loop.body):
-        if isinstance(s, For):
-            inner[s.name] = loop_range(s, inner)
-    first = stop
-    for block in blocks(loop.body):
-        for it in block.iters:
-            if it.limit is None:
-                continue
-            slack = it.limit - it.extent
-            k = slack.coefficient(loop.name)
-            if k < 0:
-                least = (slack - var(loop.name) * k).bounds(inner)[0]
-                first = min(first, least // -k + 1)
-    return max(first, start - 1)

@@ -8,7 +8,6 @@ or ordered here: that is what schedules are for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..ir import dtypes
@@ -18,21 +17,14 @@ from ..ir.infer import BINARY, COMPARE, ELEMENTWISE, UNARY
 from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexValue, Iter, LoopFunc, Read, Stmt, seq
 from ..ir.monoid import MONOIDS
 from .collapse import collapse
+from .lower_blocks import BLOCK_RULES, CONTRACTIONS, WINDOWS, BlockRule, LoweringError
+
+__all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
 
 VIEWS = frozenset("reshape squeeze transpose broadcast_in_dim rev slice pad".split())
 """Operations that only move elements; they become index expressions."""
 ALIASES = frozenset(("reshape", "squeeze"))
 """Views that leave the row-major order of elements as it is."""
-REDUCTIONS = {
-    "reduce_sum": "sum",
-    "reduce_max": "max",
-    "reduce_min": "min",
-    "reduce_prod": "prod",
-    "reduce_and": "and",
-    "reduce_or": "or",
-}
-WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
-CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
 IDENTITIES = frozenset(("copy", "stop_gradient", "name"))
 DTYPES = frozenset(("float32", "int32", "bool"))
 """Element types that kernels compute on."""
@@ -42,10 +34,6 @@ _INLINE_COST = 4
 _INLINE_COST_OF_SCALAR = 64
 _CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
 _CHEAP = (_CHEAP - {"div", "rem", "pow", "atan2"}) | {"select_n", "clamp", "convert_element_type"}
-
-
-class LoweringError(ValueError):
-    """A region can't be expressed as loops; it stays XLA's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +63,23 @@ def lower(region: Graph, name: str = "region") -> Workload:
     Raises:
         LoweringError: an operation, a parameter or an element type has no loops.
     """
-    return _Lowering(region).run(name)
+    return Lowering(region).run(name)
 
 
 @dataclass(slots=True)
-class _Lowering:
+class Lowering:
+    """Lowers one region: an instance is used once, by `lower`.
+
+    Args:
+        graph: the region.
+        storage: buffer of each value that has one.
+        allocated: buffers of intermediate values, in the order in which they are computed.
+        body: the Blocks so far.
+        ranges: of the iterators of the Block that is being made.
+        memo: elements of values in that Block.
+        uses: how often each value is read.
+    """
+
     graph: Graph
     storage: dict[int, Buffer] = field(default_factory=dict)
     allocated: list[Buffer] = field(default_factory=list)
@@ -89,6 +89,7 @@ class _Lowering:
     uses: Counter[int] = field(default_factory=Counter)
 
     def run(self, name: str) -> Workload:
+        """The workload, called ``name``."""
         graph = self.graph
         for value, type_ in graph.types.items():
             if type_.dtype not in DTYPES:
@@ -121,7 +122,7 @@ class _Lowering:
     # ---- which values get a buffer
 
     def _op(self, op: Op, written: set[int]) -> None:
-        rule = _BLOCK_RULES.get(op.opcode)
+        rule = BLOCK_RULES.get(op.opcode)
         if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | {"iota"}:
             raise LoweringError(f"expected an operation that loops can express, found {op.opcode}")
         if op.effects or op.opaque:
@@ -134,13 +135,13 @@ class _Lowering:
             self._store_elementwise(op, value)
         written.add(value)
 
-    def _store_reduction(self, op: Op, value: int, rule: Callable[[_Lowering, Op, Buffer], None]) -> None:
+    def _store_reduction(self, op: Op, value: int, rule: BlockRule) -> None:
         """Reductions accumulate in a buffer of their own, which schedules may keep in registers."""
         output = self.storage.pop(value, None)
         buffer = self._target(value, "t")
         rule(self, op, buffer)
         if output is not None:
-            iters, index = self._box(output.shape)
+            iters, index = self.box(output.shape)
             read = Read(buffer.name, index, buffer.dtype)
             self.body.append(Block(f"store.{output.name}", iters, Access(output.name, index), read))
 
@@ -191,7 +192,7 @@ class _Lowering:
     def _store_elementwise(self, op: Op, value: int) -> None:
         type_ = self.graph.types[value]
         buffer = self.storage.pop(value, None)
-        iters, index = self._box(type_.shape)
+        iters, index = self.box(type_.shape)
         expr = self._compute(op, value, index)
         if buffer is not None:
             self.storage[value] = buffer
@@ -200,14 +201,14 @@ class _Lowering:
 
     # ---- expressions
 
-    def _box(self, shape: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
+    def box(self, shape: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
         """Data iterators over a shape; starts a new Block."""
         self.memo.clear()
         self.ranges = {f"i{n}": (0, max(extent - 1, 0)) for n, extent in enumerate(shape)}
         iters = tuple(Iter(f"i{n}", constant(0), extent) for n, extent in enumerate(shape))
         return iters, tuple(var(i.name) for i in iters)
 
-    def _reduced(self, extents: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
+    def reduced(self, extents: tuple[int, ...]) -> tuple[tuple[Iter, ...], tuple[AffineExpr, ...]]:
         """Reduce iterators of the Block that `_box` started."""
         iters = tuple(Iter(f"r{n}", constant(0), extent, "reduce") for n, extent in enumerate(extents))
         self.ranges.update({i.name: (0, max(i.extent - 1, 0)) for i in iters})
@@ -277,7 +278,10 @@ class _Lowering:
                 return self.element(source, picked)
             case "rev":
                 axes = op.params["dimensions"]
-                flipped = (constant(n - 1) - i if a in axes else i for a, (i, n) in enumerate(zip(index, type_.shape, strict=True)))
+                flipped = (
+                    constant(n - 1) - i if a in axes else i
+                    for a, (i, n) in enumerate(zip(index, type_.shape, strict=True))
+                )
                 return self.element(source, tuple(flipped))
             case "slice":
                 starts, strides = op.params["start_indices"], op.params["strides"] or (1,) * type_.rank
@@ -285,7 +289,9 @@ class _Lowering:
             case _:
                 return self._padded(op, type_, index)
 
-    def _reshaped(self, new: tuple[int, ...], old: tuple[int, ...], index: tuple[AffineExpr, ...]) -> tuple[AffineExpr, ...]:
+    def _reshaped(
+        self, new: tuple[int, ...], old: tuple[int, ...], index: tuple[AffineExpr, ...]
+    ) -> tuple[AffineExpr, ...]:
         wide = [i for i, n in zip(index, new, strict=True) if n != 1]
         if [n for n in new if n != 1] == [n for n in old if n != 1]:
             rest = iter(wide)
@@ -305,7 +311,9 @@ class _Lowering:
 
     # ---- Blocks
 
-    def reduction(self, op: Op, buffer: Buffer, monoid: str, write: tuple[AffineExpr, ...], iters: tuple[Iter, ...], value: Expr) -> None:
+    def reduction(
+        self, op: Op, buffer: Buffer, monoid: str, write: tuple[AffineExpr, ...], iters: tuple[Iter, ...], value: Expr
+    ) -> None:
         """Append the initialising and the updating Block of a reduction."""
         data = tuple(i for i in iters if i.kind == "data")
         identity = Const(MONOIDS[monoid].identity(buffer.dtype), buffer.dtype)
@@ -334,94 +342,3 @@ def _elementwise(op: Op, args: tuple[Expr, ...], dtype: str) -> Expr:
     if op.opcode == "reduce_precision":
         raise LoweringError("expected no reduced precision")
     return Apply(op.opcode, args, dtype)
-
-
-def _reduce(low: _Lowering, op: Op, buffer: Buffer) -> None:
-    source = low.graph.types[op.operands[0]]
-    axes = op.params["axes"]
-    iters, index = low._box(buffer.shape)
-    reduced, over = low._reduced(tuple(source.shape[a] for a in axes))
-    kept, gone = iter(index), iter(over)
-    place = tuple(next(gone) if axis in axes else next(kept) for axis in range(source.rank))
-    low.reduction(op, buffer, REDUCTIONS[op.opcode], index, (*iters, *reduced), low.element(op.operands[0], place))
-
-
-def _window(low: _Lowering, op: Op, buffer: Buffer) -> None:
-    source = low.graph.types[op.operands[0]]
-    if any(d != 1 for d in op.params["base_dilation"]):
-        raise LoweringError("expected pooling without base dilation")
-    monoid = WINDOWS[op.opcode]
-    sizes = op.params["window_dimensions"]
-    iters, index = low._box(buffer.shape)
-    reduced, over = low._reduced(tuple(n for n in sizes if n != 1))
-    rest = iter(over)
-    offsets = [next(rest) if n != 1 else constant(0) for n in sizes]
-    place, guard = [], []
-    settings = zip(index, offsets, op.params["window_strides"], op.params["window_dilation"], op.params["padding"], source.shape, strict=True)
-    for i, offset, stride, dilation, (pad, _), extent in settings:
-        at = i * stride + offset * dilation - pad
-        place.append(at)
-        guard += [at, constant(extent - 1) - at]
-    identity = MONOIDS[monoid].identity(buffer.dtype)
-    value = low.guarded(op.operands[0], tuple(place), tuple(guard), identity)
-    low.reduction(op, buffer, monoid, index, (*iters, *reduced), value)
-
-
-def _product(low: _Lowering, op: Op, buffer: Buffer, left: Expr, right: Expr) -> Expr:
-    if buffer.dtype != "float32" or left.dtype != buffer.dtype or right.dtype != buffer.dtype:
-        raise LoweringError("expected a float32 contraction of float32 operands")
-    return Apply("mul", (left, right), buffer.dtype)
-
-
-def _dot_general(low: _Lowering, op: Op, buffer: Buffer) -> None:
-    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = op.params["dimension_numbers"]
-    left, right = (low.graph.types[v] for v in op.operands)
-    iters, index = low._box(buffer.shape)
-    reduced, over = low._reduced(tuple(left.shape[a] for a in lhs_contract))
-    batch = dict(zip(lhs_batch, index, strict=False))
-    batch_right = dict(zip(rhs_batch, index, strict=False))
-    lhs_free = [a for a in range(left.rank) if a not in lhs_contract and a not in lhs_batch]
-    rhs_free = [a for a in range(right.rank) if a not in rhs_contract and a not in rhs_batch]
-    free = index[len(lhs_batch) :]
-    at_left = {**batch, **dict(zip(lhs_contract, over, strict=True)), **dict(zip(lhs_free, free, strict=False))}
-    at_right = {
-        **batch_right,
-        **dict(zip(rhs_contract, over, strict=True)),
-        **dict(zip(rhs_free, free[len(lhs_free) :], strict=True)),
-    }
-    a = low.element(op.operands[0], tuple(at_left[i] for i in range(left.rank)))
-    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
-    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
-
-
-def _convolution(low: _Lowering, op: Op, buffer: Buffer) -> None:
-    p = op.params
-    if p["batch_group_count"] != 1 or any(d != 1 for d in p["lhs_dilation"]):
-        raise LoweringError("expected a convolution without batch groups and input dilation")
-    lhs_spec, rhs_spec, out_spec = p["dimension_numbers"]
-    left, right = (low.graph.types[v] for v in op.operands)
-    iters, index = low._box(buffer.shape)
-    channels, taps = right.shape[rhs_spec[1]], tuple(right.shape[a] for a in rhs_spec[2:])
-    reduced, over = low._reduced((*taps, channels))
-    feature = index[out_spec[1]]
-    per_group = right.shape[rhs_spec[0]] // p["feature_group_count"]
-    channel = feature.floordiv(per_group) * channels + over[-1]
-    at_left = {lhs_spec[0]: index[out_spec[0]], lhs_spec[1]: channel.simplify(low.ranges)}
-    at_right = {rhs_spec[0]: feature, rhs_spec[1]: over[-1]}
-    guard = []
-    for n, (stride, dilation, (pad, _)) in enumerate(zip(p["window_strides"], p["rhs_dilation"], p["padding"], strict=True)):
-        at = index[out_spec[2 + n]] * stride + over[n] * dilation - pad
-        at_left[lhs_spec[2 + n]] = at
-        at_right[rhs_spec[2 + n]] = over[n]
-        guard += [at, constant(left.shape[lhs_spec[2 + n]] - 1) - at]
-    a = low.guarded(op.operands[0], tuple(at_left[i] for i in range(left.rank)), tuple(guard), 0.0)
-    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
-    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
-
-
-_BLOCK_RULES: dict[str, Callable[[_Lowering, Op, Buffer], None]] = {
-    **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(WINDOWS, _window),
-    "dot_general": _dot_general,
-    "conv_general_dilated": _convolution,
-}

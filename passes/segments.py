@@ -58,9 +58,7 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
     return tuple(Segment(_ordered(graph, found[level])) for level in sorted(found))
 
 
-def _levels(
-    graph: Graph, compute: Sequence[Region], region_of: dict[int, int], native: set[int]
-) -> dict[int, int]:
+def _levels(graph: Graph, compute: Sequence[Region], region_of: dict[int, int], native: set[int]) -> dict[int, int]:
     """Level of every operation: odd for native ones, even for XLA's.
 
     Raises:

@@ -253,4 +253,3 @@ def _conditions(stmt: Stmt, ranges: dict[str, Range]) -> list[tuple[AffineExpr, 
     for child in children(stmt):
         found += _conditions(child, ranges)
     return found
-

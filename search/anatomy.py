@@ -91,9 +91,7 @@ def product(update: Block) -> Product | None:
         tile = free[-1] if free else None
         rest = tuple(i for i in data if i is not tile)
         reduce = tuple(i for i in update.iters if i.kind == "reduce")
-        candidate = Product(
-            update, vector, tile, rest, reduce, panel, other, vector.name in _variables(other)
-        )
+        candidate = Product(update, vector, tile, rest, reduce, panel, other, vector.name in _variables(other))
         if best is None or (best.tile is None and tile is not None):
             best = candidate
     return best

@@ -90,10 +90,12 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     default: Decisions = {
         "tile": names[0],
         "order": _cheaper_order(match, tiles[0], target),
-        "unroll": match.reduce[-1].extent if match.reduce[-1].extent <= 4 else 1,
+        "unroll": 1,
     }
     choices = {"tile": names, "order": orders, "unroll": unrolls}
-    return Sketch("contraction", choices, default, lambda d: _contraction_trace(parts, match, axis, constant, d, target))
+    return Sketch(
+        "contraction", choices, default, lambda d: _contraction_trace(parts, match, axis, constant, d, target)
+    )
 
 
 def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str:
@@ -226,12 +228,11 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     wide = min(2, vectors[-1]) if tile is None else 1
     outer = data[:-2]
     orders = ("positions", "channels") if outer or tile else ("channels",)
-    busy = MIN_CHUNKS_PER_THREAD * target.threads
-    first = outer[0] if outer else tile
-    order = "positions" if first is not None and len(orders) > 1 and outer and first.extent >= busy else "channels"
-    default: Decisions = {"rows": rows[0], "vectors": wide, "order": order}
+    default: Decisions = {"rows": rows[0], "vectors": wide, "order": "channels"}
     choices = {"rows": rows, "vectors": vectors, "order": orders}
-    return Sketch("channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target))
+    return Sketch(
+        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target)
+    )
 
 
 def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
@@ -246,11 +247,12 @@ def _position_tiles(tile: Iter | None, taps: int, target: Target) -> tuple[int, 
     if tile is None:
         return (1,)
     count = registers(target)
-    sizes = range(1, min(tile.extent, count - 4) + 1)
+    sizes = range(1, min(tile.extent, count // 2) + 1)  # the other half holds weights and inputs
 
     def cycles(rows: int) -> float:
         full, rest = divmod(tile.extent, rows)
-        return sum(n * (max(r * taps / 2, 4 * taps) + r + taps + 10) for r, n in ((rows, full), (rest, 1)) if r)
+        tiles = ((rows, full), (rest, 1)) if rest else ((rows, full),)
+        return sum(n * (max(r * taps / 2, 4 * taps) + r + taps + 10) for r, n in tiles) + (10 if rest else 0)
 
     return tuple(sorted(sizes, key=lambda r: (cycles(r), -r)))[:8]
 
@@ -325,7 +327,7 @@ def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, targ
             continue
         last = own[-1]
         if block.monoid is not None and last.kind == "reduce":
-            steps += _lane_reduction(block, last, min(wide, last.extent // lanes * lanes))
+            steps += _lane_reduction(block, last, wide, lanes)
         else:
             steps.append(Step("vectorize", block.name, (last.name,)))
     named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
@@ -341,11 +343,14 @@ def _partial_sums(update: Block, taps: Iter) -> list[Step]:
     ]
 
 
-def _lane_reduction(block: Block, last: Iter, wide: int) -> list[Step]:
-    if wide == 0:
+def _lane_reduction(block: Block, last: Iter, most: int, lanes: int) -> list[Step]:
+    """Partial results in the lanes of a few vectors, as many as divide the range where that is possible."""
+    most = min(most, last.extent // lanes * lanes)
+    if most == 0:
         return []
+    wide = next((w for w in range(most, 0, -lanes) if last.extent % w == 0), most)
     lane = f"{last.name}.l"
-    return [
+    steps = [
         Step("rfactor", block.name, (last.name, wide)),
         Step("vectorize", f"{block.name}.p_init", (lane,)),
         Step("split", f"{block.name}.p", (last.name, 1)),
@@ -353,6 +358,9 @@ def _lane_reduction(block: Block, last: Iter, wide: int) -> list[Step]:
         Step("vectorize", block.name, (lane,)),
         Step("set_scope", f"{block.write.buffer}.p", ("register",)),
     ]
+    if last.extent % wide:
+        steps.append(Step("vectorize", f"{block.name}.rest", (last.name,)))
+    return steps
 
 
 # ---- elementwise

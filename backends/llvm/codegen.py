@@ -36,7 +36,7 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
         The kernel; its symbol is a digest of the code.
 
     Raises:
-        CodegenError: the schedule can't be emitted: a register buffer with indices that are not constant or with vectors
+        CodegenError: the schedule can't be emitted: a register buffer with indices that are not constant or vectors
             that overlap, an operation without code, or more than `MAX_STATEMENTS` unrolled statements.
     """
     text, extent, scratch = kernel_ir(func, target)
@@ -182,12 +182,15 @@ class _Emitter:
 
     def _known(self, loop: For) -> tuple[int, int]:
         resolved = For(
-            loop.name, tuple(map(self.scopes.resolve, loop.lower)), tuple(map(self.scopes.resolve, loop.upper)), loop.body
+            loop.name,
+            tuple(map(self.scopes.resolve, loop.lower)),
+            tuple(map(self.scopes.resolve, loop.upper)),
+            loop.body,
         )
         return loop_range(resolved, self.ranges)
 
     def _surely_runs(self, loop: For) -> bool:
-        pairs = ((self.scopes.resolve(u) - self.scopes.resolve(l)) for u in loop.upper for l in loop.lower)
+        pairs = ((self.scopes.resolve(u) - self.scopes.resolve(low)) for u in loop.upper for low in loop.lower)
         return all(gap.bounds(self.ranges)[0] > 0 for gap in pairs)
 
     def _shifted(self, value: str, loop: For) -> str:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 

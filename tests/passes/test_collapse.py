@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tilewright.ir.interp import interpret
 from tilewright.ir.loop import LoopFunc
 from tilewright.ir.text import digest, parse_ir
@@ -45,7 +46,9 @@ def test_axes_used_together_merge_and_unit_axes_go():
 
 
 def test_equal_work_has_one_digest():
-    wide = program("input x: float32[2, 6]", "output y: float32[2, 6]", "block b [i: 0..2, j: 0..6]", "  y[i, j] = neg(x[i, j])")
+    wide = program(
+        "input x: float32[2, 6]", "output y: float32[2, 6]", "block b [i: 0..2, j: 0..6]", "  y[i, j] = neg(x[i, j])"
+    )
     flat = program("input x: float32[12]", "output y: float32[12]", "block b [i: 0..12]", "  y[i] = neg(x[i])")
     assert digest(collapse(wide)) == digest(collapse(flat))
 
@@ -95,10 +98,14 @@ def test_a_guarded_block_keeps_its_axes():
 
 
 def test_order_of_iterators_matters():
-    func = program("input x: float32[2, 3]", "output y: float32[2, 3]", "block b [j: 0..3, i: 0..2]", "  y[i, j] = neg(x[i, j])")
+    func = program(
+        "input x: float32[2, 3]", "output y: float32[2, 3]", "block b [j: 0..3, i: 0..2]", "  y[i, j] = neg(x[i, j])"
+    )
     assert shapes(same(func))[-1] == (2, 3)
 
 
 def test_empty_axes_merge():
-    func = program("input x: float32[0, 3]", "output y: float32[0, 3]", "block b [i: 0..0, j: 0..3]", "  y[i, j] = neg(x[i, j])")
+    func = program(
+        "input x: float32[0, 3]", "output y: float32[0, 3]", "block b [i: 0..0, j: 0..3]", "  y[i, j] = neg(x[i, j])"
+    )
     assert shapes(same(func)) == [(0,), (0,)]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_graphs import SUPPORTED, depends, random_function, random_graph
+
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.graph_edit import region_boundary, subgraph
@@ -50,7 +51,10 @@ def test_workloads_of_regions_compute_what_jax_does(seed):
     graph = sink_views(to_graph(jax.make_jaxpr(fn)(*args)))
     regions = {r.members[-1]: r for r in group(graph, SUPPORTED)}
     inside = {m for r in regions.values() for m in r.members}
-    known = {**dict(zip(graph.inputs, args, strict=True)), **{v: np.asarray(c.value) for v, c in graph.constants.items()}}
+    known = {
+        **dict(zip(graph.inputs, args, strict=True)),
+        **{v: np.asarray(c.value) for v, c in graph.constants.items()},
+    }
     pending = list(range(len(graph.ops)))
     while pending:
         for index in pending:

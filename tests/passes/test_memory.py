@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from tilewright.ir.plan import ARENA_ALIGNMENT
 from tilewright.passes.memory import Lifetime, assign_offsets
 
@@ -29,7 +30,11 @@ def test_values_alive_at_once_do_not_overlap(seed):
     for a, b in itertools.combinations(lives, 2):
         if max(lives[a].first, lives[b].first) <= min(lives[a].last, lives[b].last):
             first, second = sorted((a, b), key=offsets.__getitem__)
-            assert lives[first].size == 0 or offsets[first] + lives[first].size <= offsets[second] or not lives[second].size
+            assert (
+                lives[first].size == 0
+                or offsets[first] + lives[first].size <= offsets[second]
+                or not lives[second].size
+            )
 
 
 def test_memory_is_used_again():

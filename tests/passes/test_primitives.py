@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from workloads import verify_schedule
+
 from tilewright.ir.interp import interpret
 from tilewright.ir.loop import LoopFunc
 from tilewright.ir.text import parse_ir, print_ir
@@ -21,7 +23,6 @@ from tilewright.passes.schedule import (
     trace_from_json,
     trace_to_json,
 )
-from workloads import verify_schedule
 
 
 def program(text: str) -> LoopFunc:
@@ -232,7 +233,10 @@ def test_iterations_that_meet_in_memory_are_not_parallel(first, second):
     [
         (["block b []", "  y[i + j] = x[i, j]"], "write each element in one iteration of i or j"),
         (["block b []", "  y[i] = x[i, j]", "block c []", "  y[j] = x[j, i]"], "one writer per buffer"),
-        (["block b []", "  t[i] = x[i, j]", "block c []", "  y[i + 4*j] = t[j]"], "no value to flow between iterations"),
+        (
+            ["block b []", "  t[i] = x[i, j]", "block c []", "  y[i + 4*j] = t[j]"],
+            "no value to flow between iterations",
+        ),
     ],
 )
 def test_interchanges_that_change_an_order_of_writes_are_refused(body, match):
@@ -456,7 +460,17 @@ def test_traces_survive_json(name):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", '[["split"]]', '[["split", 1, []]]', '[["split", "a", 1]]', '[["split", "a", [1.5]]]', '[["split", "a", [true]]]', '[["split", "a", [[1]]]]'],
+    [
+        "",
+        "{}",
+        "[1]",
+        '[["split"]]',
+        '[["split", 1, []]]',
+        '[["split", "a", 1]]',
+        '[["split", "a", [1.5]]]',
+        '[["split", "a", [true]]]',
+        '[["split", "a", [[1]]]]',
+    ],
 )
 def test_what_is_no_trace_is_refused(text):
     with pytest.raises(ScheduleError, match="expected"):

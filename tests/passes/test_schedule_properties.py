@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from traces import Traces
+from workloads import CASES, Sample, run, sample, samples
+
 from tilewright.ir.text import digest, parse_ir, print_ir
 from tilewright.ir.verify import verify
 from tilewright.passes.choices import ENUMERATORS, candidates, choices, factors
@@ -14,8 +17,6 @@ from tilewright.passes.schedule import (
     trace_from_json,
     trace_to_json,
 )
-from traces import Traces
-from workloads import CASES, Sample, run, sample, samples
 
 ROUNDS = 6
 FULL_ROUNDS = 60

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_graphs import SUPPORTED, depends, random_graph
+
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.passes.fusion import Region, group
 from tilewright.passes.segments import segments

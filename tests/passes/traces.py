@@ -6,10 +6,11 @@ from collections import Counter
 from itertools import islice
 
 import numpy as np
+from workloads import executions, verify_schedule
+
 from tilewright.ir.loop import LoopFunc
 from tilewright.passes.choices import candidates
 from tilewright.passes.schedule import ScheduleError, Step, Trace, apply_step, primitives
-from workloads import executions, verify_schedule
 
 MAX_EXECUTIONS = 1500
 _MOST_CANDIDATES = 400

@@ -1,0 +1,133 @@
+"""Lowering of operations that reduce: contractions, convolutions, pooling and reductions over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..ir.affine import constant
+from ..ir.graph import Op
+from ..ir.loop import Apply, Buffer, Expr
+from ..ir.monoid import MONOIDS
+
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+REDUCTIONS = {
+    "reduce_sum": "sum",
+    "reduce_max": "max",
+    "reduce_min": "min",
+    "reduce_prod": "prod",
+    "reduce_and": "and",
+    "reduce_or": "or",
+}
+CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
+WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
+
+
+class LoweringError(ValueError):
+    """A region can't be expressed as loops; it stays XLA's."""
+
+
+def _reduce(low: Lowering, op: Op, buffer: Buffer) -> None:
+    source = low.graph.types[op.operands[0]]
+    axes = op.params["axes"]
+    iters, index = low.box(buffer.shape)
+    reduced, over = low.reduced(tuple(source.shape[a] for a in axes))
+    kept, gone = iter(index), iter(over)
+    place = tuple(next(gone) if axis in axes else next(kept) for axis in range(source.rank))
+    low.reduction(op, buffer, REDUCTIONS[op.opcode], index, (*iters, *reduced), low.element(op.operands[0], place))
+
+
+def _window(low: Lowering, op: Op, buffer: Buffer) -> None:
+    source = low.graph.types[op.operands[0]]
+    if any(d != 1 for d in op.params["base_dilation"]):
+        raise LoweringError("expected pooling without base dilation")
+    monoid = WINDOWS[op.opcode]
+    sizes = op.params["window_dimensions"]
+    iters, index = low.box(buffer.shape)
+    reduced, over = low.reduced(tuple(n for n in sizes if n != 1))
+    rest = iter(over)
+    offsets = [next(rest) if n != 1 else constant(0) for n in sizes]
+    place, guard = [], []
+    settings = zip(
+        index,
+        offsets,
+        op.params["window_strides"],
+        op.params["window_dilation"],
+        op.params["padding"],
+        source.shape,
+        strict=True,
+    )
+    for i, offset, stride, dilation, (pad, _), extent in settings:
+        at = i * stride + offset * dilation - pad
+        place.append(at)
+        guard += [at, constant(extent - 1) - at]
+    identity = MONOIDS[monoid].identity(buffer.dtype)
+    value = low.guarded(op.operands[0], tuple(place), tuple(guard), identity)
+    low.reduction(op, buffer, monoid, index, (*iters, *reduced), value)
+
+
+def _product(low: Lowering, op: Op, buffer: Buffer, left: Expr, right: Expr) -> Expr:
+    if buffer.dtype != "float32" or left.dtype != buffer.dtype or right.dtype != buffer.dtype:
+        raise LoweringError("expected a float32 contraction of float32 operands")
+    return Apply("mul", (left, right), buffer.dtype)
+
+
+def _dot_general(low: Lowering, op: Op, buffer: Buffer) -> None:
+    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = op.params["dimension_numbers"]
+    left, right = (low.graph.types[v] for v in op.operands)
+    iters, index = low.box(buffer.shape)
+    reduced, over = low.reduced(tuple(left.shape[a] for a in lhs_contract))
+    batch = dict(zip(lhs_batch, index, strict=False))
+    batch_right = dict(zip(rhs_batch, index, strict=False))
+    lhs_free = [a for a in range(left.rank) if a not in lhs_contract and a not in lhs_batch]
+    rhs_free = [a for a in range(right.rank) if a not in rhs_contract and a not in rhs_batch]
+    free = index[len(lhs_batch) :]
+    at_left = {**batch, **dict(zip(lhs_contract, over, strict=True)), **dict(zip(lhs_free, free, strict=False))}
+    at_right = {
+        **batch_right,
+        **dict(zip(rhs_contract, over, strict=True)),
+        **dict(zip(rhs_free, free[len(lhs_free) :], strict=True)),
+    }
+    a = low.element(op.operands[0], tuple(at_left[i] for i in range(left.rank)))
+    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
+    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
+
+
+def _convolution(low: Lowering, op: Op, buffer: Buffer) -> None:
+    p = op.params
+    if p["batch_group_count"] != 1 or any(d != 1 for d in p["lhs_dilation"]):
+        raise LoweringError("expected a convolution without batch groups and input dilation")
+    lhs_spec, rhs_spec, out_spec = p["dimension_numbers"]
+    left, right = (low.graph.types[v] for v in op.operands)
+    iters, index = low.box(buffer.shape)
+    channels, taps = right.shape[rhs_spec[1]], tuple(right.shape[a] for a in rhs_spec[2:])
+    reduced, over = low.reduced((*taps, channels))
+    feature = index[out_spec[1]]
+    per_group = right.shape[rhs_spec[0]] // p["feature_group_count"]
+    channel = feature.floordiv(per_group) * channels + over[-1]
+    at_left = {lhs_spec[0]: index[out_spec[0]], lhs_spec[1]: channel.simplify(low.ranges)}
+    at_right = {rhs_spec[0]: feature, rhs_spec[1]: over[-1]}
+    guard = []
+    for n, (stride, dilation, (pad, _)) in enumerate(
+        zip(p["window_strides"], p["rhs_dilation"], p["padding"], strict=True)
+    ):
+        at = index[out_spec[2 + n]] * stride + over[n] * dilation - pad
+        at_left[lhs_spec[2 + n]] = at
+        at_right[rhs_spec[2 + n]] = over[n]
+        guard += [at, constant(left.shape[lhs_spec[2 + n]] - 1) - at]
+    a = low.guarded(op.operands[0], tuple(at_left[i] for i in range(left.rank)), tuple(guard), 0.0)
+    b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
+    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
+
+
+BlockRule = Callable[["Lowering", Op, Buffer], None]
+"""Appends the Blocks that compute an operation into a buffer; raises `LoweringError` where it can't."""
+
+BLOCK_RULES: dict[str, BlockRule] = {
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(WINDOWS, _window),
+    "dot_general": _dot_general,
+    "conv_general_dilated": _convolution,
+}
