@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from .compiler import compile as compile
     from .database.engine import DatabaseError as DatabaseError
     from .database.store import Database as Database
-    from .frontends.avals import UnsupportedProgram as UnsupportedProgram
-    from .driver.report import Report as Report
     from .driver.lowered import Lowered as Lowered
     from .driver.options import Budget as Budget
+    from .driver.report import Report as Report
+    from .frontends.avals import UnsupportedProgram as UnsupportedProgram
 
 _HOME = {
     "Budget": "driver.options",

@@ -17,23 +17,25 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
+import jax.core
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
 from .backends.jax_call import call, prune
 from .database.store import Database
+from .driver.lowered import Lowered, lower
+from .driver.options import Options, make_options
 from .driver.pipeline import Driver, Outcome, host, measured_host
+from .driver.report import Report, make_report
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
-from .driver.lowered import Lowered, lower
-from .driver.options import Options, make_options
-from .driver.report import Report, make_report
 from .search.tune import TuneResult as Search
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
 
 @overload
 def compile(
@@ -157,7 +159,7 @@ class Compiled(Generic[P, R]):
             return self._trace(args, kwargs)
 
         donated = _positions(donate_argnums)
-        self._jitted = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
+        self._jitted: Any = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function, compiling it first for shapes not met before."""

@@ -1,0 +1,1 @@
+"""Code generation, measuring, and the way into JAX."""

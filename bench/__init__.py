@@ -1,0 +1,1 @@
+"""Benchmarks: models, paired comparisons with jax.jit, and the limits of parts."""

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from ..backends.measure.machine import MachineLimits, measure_limits
 from ..ir.target import detect_target
 from .ab import AbReport, AbRow, print_report, run_ab
 from .child import ChildOptions
-from ..backends.measure.machine import MachineLimits, measure_limits
 from .models import model_names
 
 _PURPOSE = "Compile, tune and time a network."

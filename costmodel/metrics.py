@@ -19,9 +19,7 @@ def top_score(scores: np.ndarray, latency: np.ndarray, count: int) -> float:
     return float(latency.min() / latency[chosen].min())
 
 
-def mean_by_group(
-    metric: str, scores: np.ndarray, latency: np.ndarray, group: np.ndarray, count: int = 1
-) -> float:
+def mean_by_group(metric: str, scores: np.ndarray, latency: np.ndarray, group: np.ndarray, count: int = 1) -> float:
     """The mean of a metric over workloads.
 
     Args:

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from ..backends.xla import PLAN
-from .gate import runnable
 from ..ir import dtypes
 from ..ir.graph import Graph
+from .gate import runnable
 from .planning import Task
 from .references import random_array
 
@@ -54,4 +54,3 @@ def rest_seconds(graph: Graph, seed: int) -> float | None:
     made = {v for op in left for v in op.results}
     outputs = tuple(v for v in dict.fromkeys([*graph.outputs, *sorted(read)]) if v in made)
     return graph_seconds(Graph(inputs, graph.constants, left, outputs), seed)
-

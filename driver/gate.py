@@ -66,7 +66,10 @@ def check_accuracy(native: Run, baseline: Run, original: Graph, examples: Sequen
         One entry per output.
     """
     exact = emit_float64(original)(*examples)
-    usual = [np.asarray(x) if _plain(t.dtype) else None for x, t in zip(baseline(*examples), original.output_types, strict=True)]
+    usual = [
+        np.asarray(x) if _plain(t.dtype) else None
+        for x, t in zip(baseline(*examples), original.output_types, strict=True)
+    ]
     ours = native(*examples)
     errors = []
     for type_, wide, narrow, mine in zip(original.output_types, exact, usual, ours, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .pipeline import Driver
 from ..ir.graph import Graph
 from ..ir.graph_text import print_graph
 from ..ir.loop import LoopFunc
@@ -12,6 +11,7 @@ from ..ir.text import print_ir
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import Trace, replay
+from .pipeline import Driver
 from .planning import Choice, assemble, partition
 
 

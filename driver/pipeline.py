@@ -18,23 +18,23 @@ from typing import Any
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
-from .baselines import region_seconds, rest_seconds
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
-from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
 from ..ir.graph import Graph
 from ..ir.measure import MeasureData, TaskKey, TimingProtocol
 from ..ir.target import Target, detect_target
 from ..ir.text import print_ir
-from .kernels import BACKEND, build_all
-from .options import Options
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
-from .planning import Choice, NativePlan, Partition, Task, assemble, partition
 from ..search.predict import predicted_choice
 from ..search.tune import TuneResult
+from .baselines import region_seconds, rest_seconds
+from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
+from .kernels import BACKEND, build_all
+from .options import Options
+from .planning import Choice, NativePlan, Partition, Task, assemble, partition
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
@@ -175,7 +175,7 @@ class Driver:
     # ---- verdicts
 
     def _recall(self, key: str, parts: Partition) -> bool:
-        """Take a stored verdict if it was reached with at least this effort and still gives the code it was reached on."""
+        """Take a stored verdict if it was reached with this effort or more and still gives the same code."""
         verdict = load_verdict(self.database, key, self.target)
         if verdict is None or verdict.effort < self.options.effort:
             return False
@@ -259,7 +259,9 @@ class Driver:
             return {}
         data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
         items = [(t, self.task_key(t), data[t.key]) for t in tasks]
-        result = self._timed("kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database))
+        result = self._timed(
+            "kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database)
+        )
         self.outcome.search = result
         choices: dict[str, Choice] = {}
         for task, found in zip(tasks, result.outcomes, strict=True):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .pipeline import Outcome
+from ..costmodel.bounds import bound_seconds
 from ..ir.graph import Graph
 from ..ir.target import Target
+from .pipeline import Outcome
 from .planning import Task
-from ..costmodel.bounds import bound_seconds
 
 _LABEL_OPS = 6
 

@@ -15,12 +15,12 @@ from ..costmodel.dataset import TrainingData, from_rows
 from ..database.store import Database
 from ..ir.measure import MeasureData, TaskKey
 from ..ir.target import Target
-from .kernels import BACKEND, build_kernel
-from .options import Options
-from .planning import Task
 from ..search.effort import EFFORTS
 from ..search.tune import Progress as Step
 from ..search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
+from .kernels import BACKEND, build_kernel
+from .options import Options
+from .planning import Task
 
 MAX_HISTORY = 4000
 """Records of earlier runs that the cost model is trained on."""

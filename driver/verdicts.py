@@ -17,8 +17,8 @@ from ..ir.graph import Graph
 from ..ir.graph_text import digest
 from ..ir.measure import AllocatorMode
 from ..ir.target import Target
-from .kernels import BACKEND
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from .kernels import BACKEND
 from .planning import NativePlan
 
 

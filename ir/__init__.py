@@ -1,0 +1,1 @@
+"""The two intermediate representations: graphs and structured loops, their text, verifiers and interpreter."""

@@ -1,0 +1,1 @@
+"""Rewrites of graphs and loops: simplification, fusion, lowering, schedule primitives, legalisation, memory."""

@@ -85,8 +85,8 @@ MUTANTS = (
     Mutant("passes/fusion.py", "if producers & reached:", "if producers > reached:", ("tests/passes/test_fusion.py",)),
     Mutant(
         "passes/segments.py",
-        "(source in native) != (index",
-        "(source in native) > (index",
+        "if needs[n] <= done",
+        "if needs[n] >= done",
         ("tests/passes/test_segments.py",),
     ),
     Mutant(

@@ -10,6 +10,7 @@ import llvmlite.binding as llvm
 import ml_dtypes
 import numpy as np
 import pytest
+
 from tilewright.backends.llvm import link, toolchain
 from tilewright.backends.llvm.builder import Builder, VType, vtype
 from tilewright.ir.dtypes import FLOATS, INTEGERS, to_numpy

@@ -10,6 +10,7 @@ import signal
 import ml_dtypes
 import numpy as np
 import pytest
+
 from tilewright.backends.measure import faults, protocol
 from tilewright.backends.measure.checking import compare, uneven_ranges
 from tilewright.backends.measure.memory import GuardedBuffer

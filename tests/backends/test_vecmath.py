@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from jax import lax
+
 from tilewright.backends.llvm import link, toolchain
 from tilewright.backends.llvm.builder import Builder, vtype
 from tilewright.backends.llvm.vecmath import SUPPORTED, emit

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
 from tilewright.backends.llvm import link
 from tilewright.backends.llvm.toolchain import host_features, object_code
 from tilewright.backends.measure import protocol

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tilewright.backends.measure.machine import measure_limits
 from tilewright.bench import ab, child, demo
 from tilewright.bench.child import ChildOptions, ChildResult
-from tilewright.backends.measure.machine import measure_limits
 from tilewright.bench.paired import paired_speedup
 from tilewright.ir.target import detect_target
 

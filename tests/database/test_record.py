@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from database_rows import fields, plan_fields
 from pydantic import ValidationError
+
 from tilewright.database.record import PlanRecord, TuningRecord, environment_digest
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from database_rows import plan_fields, record
 from sqlalchemy import Connection, text
+
 from tilewright.database import engine as engine_module
 from tilewright.database import exchange
 from tilewright.database.engine import DatabaseError, default_database_path

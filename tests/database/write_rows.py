@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from database_rows import record
+
 from tilewright.database.store import Database
 
 if __name__ == "__main__":

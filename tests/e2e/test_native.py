@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 import tilewright as tw
 from tilewright.backends.llvm.kernel import Kernel
 from tilewright.backends.llvm.toolchain import object_code
 from tilewright.database.store import Database
 from tilewright.driver import kernels, pipeline
-from tilewright.driver.pipeline import Driver, host
-from tilewright.frontends.jaxpr import to_graph
 from tilewright.driver.gate import check_accuracy, runnable
 from tilewright.driver.options import make_options
+from tilewright.driver.pipeline import Driver, host
+from tilewright.frontends.jaxpr import to_graph
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -114,7 +115,9 @@ def test_under_transformations() -> None:
     np.testing.assert_allclose(jax.vmap(fast)(batch), jax.vmap(separable)(batch), rtol=1e-3, atol=1e-4)
     grad, want = (jax.grad(lambda x, f=f: f(x).sum())(INPUT) for f in (fast, separable))
     np.testing.assert_allclose(grad, want, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(jax.jit(lambda x: fast(fast(x)))(INPUT), separable(separable(INPUT)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        jax.jit(lambda x: fast(fast(x)))(INPUT), separable(separable(INPUT)), rtol=1e-3, atol=1e-3
+    )
 
 
 def _faulty(body: str) -> Callable[..., Kernel]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 
 import jax
 import numpy as np
+
 import tilewright as tw
 from tilewright.backends.llvm.codegen import compile_kernel
 from tilewright.database.record import TuningRecord
@@ -59,5 +61,3 @@ def test_show_survives_rows_that_do_not_replay(tmp_path: Path) -> None:
 def replace_trace(record: TuningRecord, trace: str) -> TuningRecord:
     fields = record.model_dump(by_alias=True, exclude={"id"})
     return TuningRecord(**{**fields, "trace": trace})
-
-

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
+
 from tilewright.ir.affine import AffineExpr, constant, delinearize, linearize, var
 from tilewright.ir.loop import (
     Access,

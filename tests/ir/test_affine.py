@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tilewright.ir.affine import AffineExpr, FloorDiv, Mod, as_expr, constant, delinearize, linearize, split_by, var
 
 NAMES = ("a", "b", "c")

@@ -6,6 +6,7 @@ from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tilewright.ir.affine import AffineExpr, constant, var
 from tilewright.ir.bounds import Facts
 from tilewright.ir.loop import Access, Block, Const, For, Iter, Seq

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import random_inputs, random_program, tile
+
 from tilewright.ir.interp import InterpError, interpret, pack_array
 from tilewright.ir.loop import Pack
 from tilewright.ir.text import parse_ir

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+
 from tilewright.ir import dtypes, elementwise, interp_ops
 
 FLOATS = ("bfloat16", "float32", "float64")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from programs import programs, random_program, tile
+
 from tilewright.ir import text
 from tilewright.ir.affine import AffineExpr, FloorDiv, Mod, constant, var
 from tilewright.ir.loop import Access, Alloc, Apply, Block, Buffer, Const, For, If, Iter, LoopFunc, Read, Seq, blocks

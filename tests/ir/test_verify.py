@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from programs import programs
+
 from tilewright.ir import verify_memory
 from tilewright.ir.affine import constant, var
 from tilewright.ir.loop import (

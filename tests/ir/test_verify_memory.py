@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import random_inputs, random_program, tile
+
 from tilewright.ir import verify_memory
 from tilewright.ir.interp import InterpError, interpret
 from tilewright.ir.loop import (

@@ -2,106 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from small_programs import GOLDEN, MATMUL, PADDED, ROW, outputs, program, steps
 from workloads import verify_schedule
 
-from tilewright.ir.interp import interpret
 from tilewright.ir.loop import LoopFunc
-from tilewright.ir.text import parse_ir, print_ir
+from tilewright.ir.text import print_ir
 from tilewright.passes.schedule import (
-    ReplayError,
     ScheduleError,
     Step,
-    Trace,
     apply_step,
     primitives,
     replay,
-    trace_from_json,
-    trace_to_json,
 )
-
-
-def program(text: str) -> LoopFunc:
-    lines = [line for line in text.strip("\n").splitlines()]
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return parse_ir("tilewright loop ir 1\nfunc f\n" + "\n".join("  " + line[indent:] for line in lines) + "\n")
-
-
-def steps(*rows: tuple) -> Trace:
-    return tuple(Step(name, target, tuple(args)) for name, target, *args in rows)
-
-
-def outputs(func: LoopFunc) -> tuple[np.ndarray, ...]:
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for buffer in func.inputs:
-        shape = buffer.shape
-        for change in reversed(buffer.packing):
-            rest = list(shape[1:-1])
-            rest.insert(change.axis, change.extent)
-            shape = tuple(rest)
-        arrays[buffer.name] = rng.integers(-4, 5, shape).astype(buffer.dtype)
-    return interpret(func, arrays)
-
-
-MATMUL = program("""
-    input x: float32[6, 5]
-    constant w: float32[5, 10]
-    output y: float32[6, 10]
-    alloc t: float32[6, 10]
-      block init [i: 0..6, j: 0..10]
-        t[i, j] = 0.0:float32
-      block update [i: 0..6, j: 0..10, k: 0..5 reduce]
-        t[i, j] sum= mul(x[i, k], w[k, j])
-      block out [i: 0..6, j: 0..10]
-        y[i, j] = max(t[i, j], 0.0:float32)
-""")
-
-PADDED = program("""
-    input x: float32[9]
-    output y: float32[9]
-    alloc t: float32[9]
-      block init [i: 0..9]
-        t[i] = 0.0:float32
-      block update [i: 0..9, r: 0..3 reduce]
-        t[i] sum= x[i + r - 1]{i + r - 1 >= 0, -i - r + 9 >= 0 else 0.0}
-      block out [i: 0..9]
-        y[i] = t[i]
-""")
-
-CHAIN = program("""
-    input x: float32[8]
-    output y: float32[6]
-    alloc t: float32[8]
-      block first [i: 0..8]
-        t[i] = mul(x[i], 2.0:float32)
-      block out [i: 0..6]
-        y[i] = add(t[i], t[i + 2])
-""")
-
-ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
-GOLDEN = {
-    "split": (MATMUL, steps(("split", "out", "j", 4))),
-    "reorder": (MATMUL, steps(("reorder", "update", "k", "j", "i"))),
-    "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),
-    "unroll": (MATMUL, steps(("split", "update", "k", 1), ("unroll", "update.k"))),
-    "parallel": (CHAIN, steps(("compute_inline", "t"), ("split", "out", "i", 2), ("parallel", "out.i"))),
-    "fuse": (MATMUL, steps(*ROW, ("fuse", "out.i", "out.j"))),
-    "interchange": (MATMUL, steps(*ROW, ("interchange", "out.i", "out.j"))),
-    "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
-    "compute_at": (MATMUL, steps(*ROW, ("compute_at", "t", "out.j"))),
-    "compute_inline": (CHAIN, steps(("compute_inline", "t"))),
-    "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
-    "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),
-    "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),
-    "cache_write": (MATMUL, steps(("cache_write", "t"))),
-    "rfactor": (MATMUL, steps(("rfactor", "update", "k", 2))),
-    "compute_at_halo": (CHAIN, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
-}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -426,58 +340,3 @@ def test_a_buffer_read_before_it_is_complete_is_not_copied():
     """)
     with pytest.raises(ScheduleError, match="expected t to be written before it is read"):
         apply_step(func, Step("cache_write", "t"))
-
-
-# ---- traces
-
-
-def test_unknown_primitives_and_wrong_arguments_are_refused():
-    for step, match in (
-        (Step("skew", "out"), "expected one of the primitives .*'split'"),
-        (Step("split", "out", ("i",)), "wrong arguments for split: missing"),
-        (Step("split", "out", ("i", 2, 3)), "wrong arguments for split: too many"),
-        (Step("split", "out", ("i", "2")), "expected factor of split to be int, found '2'"),
-        (Step("split", "out", (3, 2)), "expected iterator of split to be str, found 3"),
-        (Step("pack", "w", ("0", 2)), "expected axis of pack to be int, found '0'"),
-        (Step("split", "out", ("i", True)), "expected factor of split to be int, found True"),
-        (Step("reorder", "out", ("i", 1)), "expected order of reorder to be str, found 1"),
-    ):
-        with pytest.raises(ScheduleError, match=match):
-            apply_step(MATMUL, step)
-
-
-def test_replay_says_which_step_was_refused():
-    with pytest.raises(ReplayError, match=r"step 1, split\(out, i, 9\): expected a factor") as caught:
-        replay(MATMUL, steps(("split", "out", "j", 2), ("split", "out", "i", 9)))
-    assert (caught.value.index, caught.value.step.args) == (1, ("i", 9))
-
-
-@pytest.mark.parametrize("name", GOLDEN)
-def test_traces_survive_json(name):
-    trace = GOLDEN[name][1]
-    assert trace_from_json(trace_to_json(trace)) == trace
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{}",
-        "[1]",
-        '[["split"]]',
-        '[["split", 1, []]]',
-        '[["split", "a", 1]]',
-        '[["split", "a", [1.5]]]',
-        '[["split", "a", [true]]]',
-        '[["split", "a", [[1]]]]',
-    ],
-)
-def test_what_is_no_trace_is_refused(text):
-    with pytest.raises(ScheduleError, match="expected"):
-        trace_from_json(text)
-
-
-def test_replay_alone_knows_every_primitive():
-    code = "from tilewright.passes.schedule import primitives; print(len(primitives()))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(found.stdout) == len(primitives()) >= 15

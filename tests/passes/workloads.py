@@ -19,7 +19,7 @@ from jax import lax
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.interp import interpret
-from tilewright.ir.loop import Alloc, Block, For, If, LoopFunc, Seq, Stmt, blocks, loop_range
+from tilewright.ir.loop import Alloc, Block, For, If, LoopFunc, Seq, Stmt, blocks, loop_range, reads
 from tilewright.ir.sites import program
 from tilewright.ir.verify import RULES, VerifyError
 from tilewright.passes.lower import Workload, lower
@@ -161,8 +161,9 @@ def run(sampled: Sample, func: LoopFunc) -> tuple[Array, ...]:
     return interpret(func, sampled.arguments(func))
 
 
-def block_names(func: LoopFunc) -> list[str]:
-    return [b.name for b in blocks(func.body)]
+def guarded(func: LoopFunc) -> bool:
+    """Whether anything is padded."""
+    return any(r.guard for b in blocks(func.body) for r in reads(b.value))
 
 
 # ---- the cases

@@ -1,0 +1,86 @@
+"""Small programs and a trace for every primitive; helpers that tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilewright.ir.interp import interpret
+from tilewright.ir.loop import LoopFunc
+from tilewright.ir.text import parse_ir
+from tilewright.passes.packing import unpacked_shape
+from tilewright.passes.schedule import Step, Trace
+
+
+def program(text: str) -> LoopFunc:
+    lines = [line for line in text.strip("\n").splitlines()]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return parse_ir("tilewright loop ir 1\nfunc f\n" + "\n".join("  " + line[indent:] for line in lines) + "\n")
+
+
+def steps(*rows: tuple) -> Trace:
+    return tuple(Step(name, target, tuple(args)) for name, target, *args in rows)
+
+
+def outputs(func: LoopFunc) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for buffer in func.inputs:
+        shape = unpacked_shape(buffer)
+        arrays[buffer.name] = rng.integers(-4, 5, shape).astype(buffer.dtype)
+    return interpret(func, arrays)
+
+
+MATMUL = program("""
+    input x: float32[6, 5]
+    constant w: float32[5, 10]
+    output y: float32[6, 10]
+    alloc t: float32[6, 10]
+      block init [i: 0..6, j: 0..10]
+        t[i, j] = 0.0:float32
+      block update [i: 0..6, j: 0..10, k: 0..5 reduce]
+        t[i, j] sum= mul(x[i, k], w[k, j])
+      block out [i: 0..6, j: 0..10]
+        y[i, j] = max(t[i, j], 0.0:float32)
+""")
+
+PADDED = program("""
+    input x: float32[9]
+    output y: float32[9]
+    alloc t: float32[9]
+      block init [i: 0..9]
+        t[i] = 0.0:float32
+      block update [i: 0..9, r: 0..3 reduce]
+        t[i] sum= x[i + r - 1]{i + r - 1 >= 0, -i - r + 9 >= 0 else 0.0}
+      block out [i: 0..9]
+        y[i] = t[i]
+""")
+
+CHAIN = program("""
+    input x: float32[8]
+    output y: float32[6]
+    alloc t: float32[8]
+      block first [i: 0..8]
+        t[i] = mul(x[i], 2.0:float32)
+      block out [i: 0..6]
+        y[i] = add(t[i], t[i + 2])
+""")
+
+ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
+GOLDEN = {
+    "split": (MATMUL, steps(("split", "out", "j", 4))),
+    "reorder": (MATMUL, steps(("reorder", "update", "k", "j", "i"))),
+    "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),
+    "unroll": (MATMUL, steps(("split", "update", "k", 1), ("unroll", "update.k"))),
+    "parallel": (CHAIN, steps(("compute_inline", "t"), ("split", "out", "i", 2), ("parallel", "out.i"))),
+    "fuse": (MATMUL, steps(*ROW, ("fuse", "out.i", "out.j"))),
+    "interchange": (MATMUL, steps(*ROW, ("interchange", "out.i", "out.j"))),
+    "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
+    "compute_at": (MATMUL, steps(*ROW, ("compute_at", "t", "out.j"))),
+    "compute_inline": (CHAIN, steps(("compute_inline", "t"))),
+    "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
+    "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),
+    "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),
+    "cache_write": (MATMUL, steps(("cache_write", "t"))),
+    "rfactor": (MATMUL, steps(("rfactor", "update", "k", 2))),
+    "compute_at_halo": (CHAIN, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
+}
