@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
-import jax.core
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
@@ -207,7 +206,7 @@ class Compiled(Generic[P, R]):
             ValueError: an argument is being traced, so there is nothing to measure.
         """
         leaves = jax.tree.leaves(self._dynamic(args, kwargs))
-        if any(isinstance(value, jax.core.Tracer) for value in leaves):
+        if any(isinstance(value, Tracer) for value in leaves):
             raise ValueError(f"{self.name}.tune: expected concrete arguments, found values that are being traced")
         closed, kept = prune(self._make_jaxpr(args, kwargs)[0])
         options = replace(self.options, effort=max(self.options.effort, 1))

@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant("passes/tiling.py", "abs(step) > hi - lo", "abs(step) > 0", PRIMITIVES),
     Mutant("passes/tiling.py", "both.mod(n)", "both.mod(m)", PRIMITIVES),
     Mutant("passes/tiling.py", "len(writers) > len(written)", "len(writers) < len(written)", PRIMITIVES),
-    Mutant("passes/placement.py", "        if not above:\n", "        if above:\n", PROPERTIES),
+    Mutant("passes/placement.py", "        if not above:\n", "        if above:\n", PRIMITIVES),
     Mutant("passes/placement.py", "order.index(writers[-1]) > order", "order.index(writers[-1]) < order", PRIMITIVES),
     Mutant("passes/placement.py", "stmt not in writers and stmt.write", "stmt in writers and stmt.write", PRIMITIVES),
     Mutant("passes/footprint.py", "max(high, t.high + shift.const)", "min(high, t.high + shift.const)", PRIMITIVES),

@@ -65,6 +65,18 @@ CHAIN = program("""
         y[i] = add(t[i], t[i + 2])
 """)
 
+HALO = program("""
+    input x: float32[9]
+    output y: float32[9]
+    alloc t: float32[9]
+      block first [i: 0..9]
+        t[i] = add(x[i], 1.0:float32)
+      block init [i: 0..9]
+        y[i] = 0.0:float32
+      block out [i: 0..9, r: 0..3 reduce]
+        y[i] sum= t[i + r - 1]{i + r - 1 >= 0, -i - r + 9 >= 0 else 0.0}
+""")
+
 ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
 GOLDEN = {
     "split": (MATMUL, steps(("split", "out", "j", 4))),
@@ -82,5 +94,6 @@ GOLDEN = {
     "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),
     "cache_write": (MATMUL, steps(("cache_write", "t"))),
     "rfactor": (MATMUL, steps(("rfactor", "update", "k", 2))),
+    "compute_at_padded": (HALO, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
     "compute_at_halo": (CHAIN, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
 }

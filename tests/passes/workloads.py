@@ -219,6 +219,7 @@ CASES = (
     Case("conv-on-one-pixel", conv(), ((1, 1, 1, 5),), ((3, 3, 5, 7), (7,))),
     Case("depthwise", conv(1, "SAME", 9), ((1, 6, 7, 9),), ((3, 3, 1, 9), (9,))),
     Case("depthwise-strided", conv(2, "SAME", 18), ((1, 5, 9, 18),), ((3, 3, 1, 18), (18,))),
+    Case("conv-of-computed", lambda x, w, b: conv()(x * 2 + 1, w, b), ((1, 5, 6, 3),), ((3, 3, 3, 4), (4,))),
     Case("max-pool", pool("max", (3, 3), 2, ((0, 0), (1, 1), (1, 1), (0, 0))), ((1, 7, 9, 5),)),
     Case("min-pool-of-one-pixel", pool("min", (3, 2), 1, ((0, 0), (2, 2), (1, 1), (0, 0))), ((1, 1, 1, 4),)),
     Case("sum-pool", pool("sum", (2, 3), 1, "VALID"), ((1, 5, 7, 17),)),
