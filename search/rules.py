@@ -6,6 +6,7 @@ reduction over channels, rows that are reduced and rescaled), never the name of 
 
 from __future__ import annotations
 
+from ..ir.affine import linearize
 from ..ir.loop import Block, Iter, LoopFunc, blocks, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -81,7 +82,7 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     steps = 1
     for it in match.reduce:
         steps *= it.extent
-    tiles = register_tiles(rows, match.vector.extent, steps, target)[:_MAX_TILES]
+    tiles = register_tiles(rows, match.vector.extent, steps, target, _row_stride(parts, match))[:_MAX_TILES]
     names = tuple(f"{r}x{v}" for r, v in tiles)
     orders = ("panels", "rows") if match.tile else ("panels",)
     unrolls = tuple(u for u in (1, 2, 4, 8) if match.reduce[-1].extent % u == 0)
@@ -96,6 +97,14 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch(
         "contraction", choices, default, lambda d: _contraction_trace(parts, match, axis, constant, d, target)
     )
+
+
+def _row_stride(parts: Anatomy, match: Product) -> int:
+    """Bytes between two rows of the operand that is broadcast."""
+    if match.tile is None:
+        return 0
+    offset = linearize(match.other.index, parts.found[match.other.buffer].shape)
+    return 4 * offset.coefficient(match.tile.name)
 
 
 def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str:

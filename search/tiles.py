@@ -7,6 +7,7 @@ from ..ir.target import Target
 FMA_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
 FMA_LATENCY = 4
+PAGE_BYTES = 4096
 TILE_OVERHEAD = 10
 """Cycles for the loops around a tile."""
 
@@ -44,15 +45,36 @@ def box_cycles(extent: int, lanes_total: int, steps: int, rows: int, vectors: in
     return total
 
 
-def register_tiles(extent: int, values: int, steps: int, target: Target) -> list[tuple[int, int]]:
-    """Tiles ``(rows, vectors)`` that fit into registers, the fastest for the box first."""
+def register_tiles(
+    extent: int, values: int, steps: int, target: Target, stride_bytes: int = 0
+) -> list[tuple[int, int]]:
+    """Tiles that fit into registers, the fastest for a box first.
+
+    Args:
+        extent: rows of the box.
+        values: elements of the vectorised axis.
+        steps: steps of the reduction.
+        target: the CPU.
+        stride_bytes: distance of two rows of the operand that is broadcast; rows whose distance is a multiple of a
+            page compete for the same few lines of the first-level cache.
+
+    Returns:
+        Pairs of rows and vectors.
+    """
     lanes = target.vector_bits // 32
     count = registers(target)
     most = max(1, -(-values // lanes))
+    aliased = stride_bytes > 0 and stride_bytes % PAGE_BYTES == 0
+    ways = max(target.l1_bytes // PAGE_BYTES - 2, 1) if aliased else count
     tiles = [
         (rows, vectors)
         for vectors in range(1, min(most, 8) + 1)
         for rows in range(1, min(extent, count - 2) + 1)
         if fits(rows, vectors, count)
     ]
-    return sorted(tiles, key=lambda t: (box_cycles(extent, values, steps, t[0], t[1], lanes), -t[0] * t[1]))
+
+    def cost(tile: tuple[int, int]) -> tuple[bool, float, int]:
+        cycles = box_cycles(extent, values, steps, tile[0], tile[1], lanes)
+        return tile[0] > ways, cycles, -tile[0] * tile[1]
+
+    return sorted(tiles, key=cost)
