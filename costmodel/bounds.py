@@ -14,6 +14,11 @@ def flops(func: LoopFunc) -> int:
     return sum(2 * math.prod(i.extent for i in b.iters) for b in blocks(func.body) if b.monoid is not None)
 
 
+def box_points(func: LoopFunc) -> int:
+    """Points of all boxes of a workload: how often a scalar statement runs."""
+    return sum(math.prod(i.extent for i in b.iters) for b in blocks(func.body))
+
+
 def moved_bytes(func: LoopFunc) -> int:
     """Bytes of the parameters: what has to be read or written at least once."""
     return sum(math.prod(b.shape) * dtypes.itemsize(b.dtype) for b in func.params)

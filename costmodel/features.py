@@ -62,6 +62,8 @@ FEATURE_NAMES = (
     "steps",
 )
 
+_SCALAR_S = 50e-9
+"""A few instructions on scalars."""
 _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
@@ -112,6 +114,8 @@ class FeatureExtractor:
         """
         if not traces:
             return np.zeros((0, len(FEATURE_NAMES)), np.float32)
+        if not len(self.work.extents):
+            return self._scalars(len(traces))
         nests = read_nests(self.work, traces)
         tile = self._tile(nests)
         bytes_ = self._footprints(nests)
@@ -123,6 +127,12 @@ class FeatureExtractor:
         for name in [n for n in columns if n.startswith("log_")]:
             columns[name] = np.log2(np.maximum(columns[name], 1e-12))
         return np.stack([np.broadcast_to(columns[n], len(nests)) for n in FEATURE_NAMES], axis=1).astype(np.float32)
+
+    def _scalars(self, count: int) -> np.ndarray:
+        """Features of a program without iterators: there is nothing to schedule."""
+        features = np.zeros((count, len(FEATURE_NAMES)), np.float32)
+        features[:, FEATURE_NAMES.index("log_predicted")] = np.log2(_SCALAR_S)
+        return features
 
     # ---- the tile
 

@@ -18,6 +18,7 @@ from typing import Any
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
+from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
@@ -48,6 +49,8 @@ MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
+SMALL_POINTS = 1 << 14
+"""A workload with at most this many points may do without a schedule rather than interrupt a native call."""
 CALL_SECONDS = 4e-6
 """What a native call costs beyond its kernels."""
 
@@ -282,8 +285,11 @@ class Driver:
 
     def _default_traces(self, task: Task) -> list[Trace]:
         """The trace that the cost model prefers without data."""
-        found = predicted_choice(task.workload.func, self.target)
-        return [] if found is None or found.sketch == "plain" else [found.trace]
+        func = task.workload.func
+        found = predicted_choice(func, self.target)
+        if found is None or (found.sketch == "plain" and box_points(func) > SMALL_POINTS):
+            return []
+        return [found.trace]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
         """Run kernels in the worker against the reference; the keys of those that failed."""

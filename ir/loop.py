@@ -341,9 +341,7 @@ def map_block_indices(block: Block, f: Callable[[AffineExpr], AffineExpr]) -> Bl
     """Apply ``f`` to every affine expression of a Block: its box, its write, its reads and its guards."""
     return replace(
         block,
-        iters=tuple(
-            replace(i, lower=f(i.lower), limit=None if i.limit is None else f(i.limit)) for i in block.iters
-        ),
+        iters=tuple(replace(i, lower=f(i.lower), limit=None if i.limit is None else f(i.limit)) for i in block.iters),
         write=Access(block.write.buffer, tuple(map(f, block.write.index))),
         value=map_indices(block.value, f),
         guard=tuple(map(f, block.guard)),

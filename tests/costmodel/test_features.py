@@ -11,9 +11,9 @@ from matmuls import MATMUL, tiled
 from tilewright.costmodel.anatomy import dissect
 from tilewright.costmodel.features import FEATURE_NAMES, extract_features
 from tilewright.costmodel.roofline import RooflineCostModel, predict_native
-from tilewright.ir.loop import Seq
+from tilewright.ir.loop import Access, Apply, Block, Buffer, LoopFunc, Read, Seq
 from tilewright.ir.parser import parse_ir
-from tilewright.ir.target import Target
+from tilewright.ir.target import Target, detect_target
 from tilewright.passes.schedule import Step, Trace
 
 TARGET = Target("test", "+avx512f", 512, 2, 48 << 10, 1 << 20, 32 << 20, 250.0, 40.0)
@@ -91,3 +91,10 @@ def test_programs_without_blocks_are_refused() -> None:
     func = replace(parse_ir(MATMUL), body=Seq(()))
     with pytest.raises(ValueError, match="with Blocks"):
         dissect(func)
+
+
+def test_programs_without_iterators_have_features() -> None:
+    buffers = (Buffer("x", (), "float32"), Buffer("y", (), "float32"))
+    block = Block("b", (), Access("y", ()), Apply("exp", (Read("x", (), "float32"),), "float32"))
+    features = extract_features(dissect(LoopFunc("f", buffers, 1, block)), [(), ()], detect_target())
+    assert features.shape == (2, len(FEATURE_NAMES)) and np.isfinite(features).all()

@@ -28,9 +28,7 @@ def graph(fn: Callable[..., Any], *shapes: tuple[int, ...]) -> Graph:
 def conv(groups: int = 1) -> Callable[..., Any]:
     def run(x: Any, w: Any) -> Any:
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, w, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=groups
-        )
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=groups)
 
     return run
 

@@ -1,0 +1,95 @@
+"""Reductions whose vectors run along channels: depthwise convolutions, pooling, averages over space."""
+
+from __future__ import annotations
+
+from ..ir.loop import Block, Iter, LoopFunc, reads
+from ..ir.target import Target
+from ..passes.schedule import Step, Trace
+from .anatomy import Anatomy, anatomy
+from .sketch import Decisions, Sketch
+from .steps import cut_edges, same_axes, share, tile_at, trips
+from .tiles import registers
+
+PARTIAL_SUMS = 8
+"""Independent partial results of a long sum over positions."""
+
+
+def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
+    """Vectors along the last axis, a register tile of positions, taps unrolled along the tile."""
+    parts = anatomy(func)
+    if parts is None or len(parts.reductions) != 1 or not same_axes(parts):
+        return None
+    update = parts.reductions[0]
+    data = [i for i in update.iters if i.kind == "data"]
+    taps = [i for i in update.iters if i.kind == "reduce"]
+    if not data or not taps or not _along_channels(parts, update, data[-1]):
+        return None
+    tile = data[-2] if len(data) > 1 else None
+    lanes = target.vector_bits // 32
+    last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
+    rows = _position_tiles(tile, last, target)
+    vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
+    wide = min(2, vectors[-1]) if tile is None else 1
+    outer = data[:-2]
+    orders = ("positions", "channels") if outer or tile else ("channels",)
+    default: Decisions = {"rows": rows[0], "vectors": wide, "order": "channels"}
+    choices = {"rows": rows, "vectors": vectors, "order": orders}
+    return Sketch(
+        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target)
+    )
+
+
+def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
+    for read in reads(update.value):
+        where = [n for n, e in enumerate(read.index) if channel.name in e.variables()]
+        if where and (where != [len(read.index) - 1] or read.index[-1].coefficient(channel.name) != 1):
+            return False
+    return any(channel.name in e.variables() for r in reads(update.value) for e in r.index)
+
+
+def _position_tiles(tile: Iter | None, taps: int, target: Target) -> tuple[int, ...]:
+    if tile is None:
+        return (1,)
+    count = registers(target)
+    sizes = range(1, min(tile.extent, count // 2) + 1)  # the other half holds weights and inputs
+
+    def cycles(rows: int) -> float:
+        full, rest = divmod(tile.extent, rows)
+        tiles = ((rows, full), (rest, 1)) if rest else ((rows, full),)
+        return sum(n * (max(r * taps / 2, 4 * taps) + r + taps + 10) for r, n in tiles) + (10 if rest else 0)
+
+    return tuple(sorted(sizes, key=lambda r: (cycles(r), -r)))[:8]
+
+
+def _channelwise_trace(
+    parts: Anatomy, update: Block, data: list[Iter], taps: list[Iter], last: int, d: Decisions, target: Target
+) -> Trace:
+    lanes = target.vector_bits // 32
+    root, channel = parts.root.name, data[-1]
+    rows, width = int(d["rows"]), min(int(d["vectors"]) * lanes, channel.extent)
+    tile = data[-2] if len(data) > 1 else None
+    positions = [(i, 1) for i in data[:-2]]
+    tiles = [(tile, rows)] if tile else []
+    channels = [(channel, width)]
+    loops = [*positions, *channels, *tiles] if d["order"] == "positions" else [*channels, *positions, *tiles]
+    steps = [Step("split", root, (it.name, f)) for it, f in loops]
+    steps += tile_at(parts, f"{root}.{loops[-1][0].name}", channel.name)
+    in_box = last > 1
+    if tile is None and len(taps) == 1 and taps[0].extent >= 4 * PARTIAL_SUMS:
+        steps += _partial_sums(update, taps[0])
+    else:
+        steps += [Step("split", update.name, (it.name, 1)) for it in (taps[:-1] if in_box else taps)]
+    named = [(f"{root}.{it.name}", trips(it, f), it.extent % f != 0) for it, f in loops]
+    shared = share(named, target.threads)
+    steps += shared
+    used = {a for s in shared for a in (s.target, *s.args)}
+    return (*steps, *cut_edges(update, tile, rows, root, used, taps[:-1] if in_box else taps))
+
+
+def _partial_sums(update: Block, taps: Iter) -> list[Step]:
+    """Independent partial results: a long sum in one register waits for its own latency and loses accuracy."""
+    return [
+        Step("rfactor", update.name, (taps.name, PARTIAL_SUMS)),
+        Step("split", f"{update.name}.p", (taps.name, 1)),
+        Step("set_scope", f"{update.write.buffer}.p", ("register",)),
+    ]

@@ -1,0 +1,79 @@
+"""Rows that are reduced and rescaled: normalisations and softmax."""
+
+from __future__ import annotations
+
+from ..ir.loop import Block, Iter, LoopFunc, reads
+from ..ir.target import Target
+from ..passes.schedule import Step, Trace
+from .anatomy import Anatomy, anatomy
+from .sketch import Decisions, Sketch
+from .steps import share
+
+
+def rows(func: LoopFunc, target: Target) -> Sketch | None:
+    """One row at a time: every temporary computed at the row, reductions split over vector lanes."""
+    parts = anatomy(func)
+    if parts is None or not parts.reductions or len(parts.root.iters) < 2:
+        return None
+    leading = _shared_rows(parts)
+    if not leading:
+        return None
+    lanes = target.vector_bits // 32
+    default: Decisions = {"lanes": 4 * lanes}
+    choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes)}
+    return Sketch("rows", choices, default, lambda d: _rows_trace(parts, leading, int(d["lanes"]), lanes, target))
+
+
+def _shared_rows(parts: Anatomy) -> list[Iter]:
+    """Leading iterators of the root that every Block has as its own leading data iterators."""
+    shared: list[Iter] = []
+    for axis, it in enumerate(parts.root.iters):
+        for block in parts.all_blocks:
+            if len(block.iters) <= axis or block.iters[axis] != it or len(block.write.index) <= axis:
+                return shared
+            if block.write.index[axis].single_variable() != it.name:
+                return shared
+            for read in reads(block.value):
+                if read.buffer in parts.temporaries and read.index[axis].single_variable() != it.name:
+                    return shared
+        shared.append(it)
+    return shared
+
+
+def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> Trace:
+    root = parts.root.name
+    steps = [Step("split", root, (it.name, 1)) for it in leading]
+    inner = f"{root}.{leading[-1].name}"
+    steps += [Step("compute_at", name, (inner,)) for name in reversed(parts.temporaries)]
+    names = {i.name for i in leading}
+    for block in parts.all_blocks:
+        own = [i for i in block.iters if i.name not in names]
+        if not own:
+            continue
+        last = own[-1]
+        if block.monoid is not None and last.kind == "reduce":
+            steps += _lane_reduction(block, last, wide, lanes)
+        else:
+            steps.append(Step("vectorize", block.name, (last.name,)))
+    named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
+    return (*steps, *share(named, target.threads))
+
+
+def _lane_reduction(block: Block, last: Iter, most: int, lanes: int) -> list[Step]:
+    """Partial results in the lanes of a few vectors, as many as divide the range where that is possible."""
+    most = min(most, last.extent // lanes * lanes)
+    if most == 0:
+        return []
+    wide = next((w for w in range(most, 0, -lanes) if last.extent % w == 0), most)
+    lane = f"{last.name}.l"
+    steps = [
+        Step("rfactor", block.name, (last.name, wide)),
+        Step("vectorize", f"{block.name}.p_init", (lane,)),
+        Step("split", f"{block.name}.p", (last.name, 1)),
+        Step("vectorize", f"{block.name}.p", (lane,)),
+        Step("vectorize", block.name, (lane,)),
+        Step("set_scope", f"{block.write.buffer}.p", ("register",)),
+    ]
+    if last.extent % wide:
+        steps.append(Step("vectorize", f"{block.name}.rest", (last.name,)))
+    return steps
