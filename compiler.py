@@ -148,7 +148,7 @@ class Compiled(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.name = getattr(fn, "__name__", type(fn).__name__)
         self.options = options
-        self._outcomes: list[Outcome] = []
+        self._last: Outcome | None = None
         self._fn: Callable[..., Any] = fn
         self._static = _positions(static_argnums)
         self._static_names = _static_names(fn, self._static)
@@ -212,7 +212,7 @@ class Compiled(Generic[P, R]):
         options = replace(self.options, effort=max(self.options.effort, 1))
         driver = Driver(options, self._database, host())
         outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
-        self._outcomes.append(outcome)
+        self._last = outcome
         self._jitted.clear_cache()
         return TuneResult(self.report(), outcome.search)
 
@@ -222,16 +222,16 @@ class Compiled(Generic[P, R]):
         Raises:
             RuntimeError: the function was not compiled yet.
         """
-        if not self._outcomes:
+        if self._last is None:
             raise RuntimeError(f"expected a call of {self.name} before its report: it is compiled when it is called")
-        limits = measured_host() if self._outcomes[-1].latencies else None
-        return make_report(self.name, self._outcomes[-1], self.options.effort, limits)
+        limits = measured_host() if self._last.latencies else None
+        return make_report(self.name, self._last, self.options.effort, limits)
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
         driver = Driver(self.options, self._database, host())
         outcome = driver.run_safely(graph, self._examples(graph, arguments))
-        self._outcomes.append(outcome)
+        self._last = outcome
         return graph if outcome.graph is None else outcome.graph
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:

@@ -29,6 +29,7 @@ from ..ir.text import print_ir
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..search.outcome import SearchBudget
 from ..search.predict import predicted_choice
 from ..search.tune import TuneResult
 from .baselines import region_seconds, rest_seconds
@@ -47,6 +48,8 @@ CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
 GATE_SECONDS = 3.0
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
+WORTHWHILE_SECONDS = 10e-6
+"""A function that XLA is predicted to run in less time is left alone."""
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
 SMALL_POINTS = 1 << 14
@@ -145,10 +148,12 @@ class Driver:
         optimized = self._timed("passes", lambda: PassManager(GRAPH_PASSES).run(graph))
         parts = self._timed("partition", lambda: partition(optimized))
         outcome.parts = parts
-        key = graph_key(optimized)
-        if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts)):
-            return outcome
+        if sum(t.count * predict_xla(t.region, self.target) for t in parts.tasks.values()) < WORTHWHILE_SECONDS:
+            return self._original("too little work for a native call to gain anything")
         measuring = examples is not None and self.options.effort > 0
+        key = graph_key(optimized)
+        if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
+            return outcome
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
@@ -177,10 +182,11 @@ class Driver:
 
     # ---- verdicts
 
-    def _recall(self, key: str, parts: Partition) -> bool:
+    def _recall(self, key: str, parts: Partition, measuring: bool) -> bool:
         """Take a stored verdict if it was reached with this effort or more and still gives the same code."""
         verdict = load_verdict(self.database, key, self.target)
-        if verdict is None or verdict.effort < self.options.effort:
+        effort = self.options.effort if measuring else 0
+        if verdict is None or not verdict.covers(effort, search_budget(self.options)):
             return False
         if verdict.chosen == "xla":
             self._original("the database knows that jax.jit is faster")
@@ -201,7 +207,10 @@ class Driver:
         native = outcome.graph is not None
         traces = {k: c.trace for k, c in outcome.choices.items()} if native else {}
         verified = plans_digest(outcome.natives) if native else ""
-        verdict = Verdict("native" if native else "xla", self.options.effort, traces, ratio, verified)
+        budget = search_budget(self.options)
+        if outcome.search is not None and outcome.search.stopped == "interrupted":
+            budget = SearchBudget(seconds=outcome.search.elapsed_s)
+        verdict = Verdict("native" if native else "xla", self.options.effort, budget, traces, ratio, verified)
         store_verdict(self.database, key, self.target, verdict)
 
     # ---- traces and kernels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..ir.graph_text import digest
 from ..ir.measure import AllocatorMode
 from ..ir.target import Target
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..search.outcome import SearchBudget
 from .kernels import BACKEND
 from .planning import NativePlan
 
@@ -48,6 +48,8 @@ class _Partition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     effort: int
+    seconds: float | None = None
+    trials: int | None = None
     traces: dict[str, str]
 
 
@@ -58,6 +60,7 @@ class Verdict:
     Args:
         chosen: native code, or the original.
         effort: how hard was tried.
+        budget: what the search might cost; None for each limit that it did not have.
         traces: by task key.
         ratio: time of `jax.jit` divided by ours, if it was timed.
         verified: digest of the native calls that were checked.
@@ -65,9 +68,19 @@ class Verdict:
 
     chosen: Literal["native", "xla"]
     effort: int
+    budget: SearchBudget
     traces: Mapping[str, Trace]
     ratio: float | None
     verified: str
+
+    def covers(self, effort: int, budget: SearchBudget) -> bool:
+        """Whether it was reached with at least this effort and these limits, where both had a limit of the kind."""
+        if self.effort < effort:
+            return False
+        if effort == 0:
+            return True
+        limits = ((self.budget.seconds, budget.seconds), (self.budget.trials, budget.trials))
+        return all(had is None or wanted is None or had >= wanted for had, wanted in limits)
 
 
 def load_verdict(database: Database, key: str, target: Target) -> Verdict | None:
@@ -80,12 +93,15 @@ def load_verdict(database: Database, key: str, target: Target) -> Verdict | None
         traces = {k: trace_from_json(text) for k, text in partition.traces.items()}
     except (ValidationError, ScheduleError):
         return None
-    return Verdict(record.chosen, partition.effort, traces, record.ratio, record.verified_digest)
+    budget = SearchBudget(partition.seconds, partition.trials)
+    return Verdict(record.chosen, partition.effort, budget, traces, record.ratio, record.verified_digest)
 
 
 def store_verdict(database: Database, key: str, target: Target, verdict: Verdict) -> None:
     """Keep a verdict for other processes."""
     traces = {k: trace_to_json(t) for k, t in sorted(verdict.traces.items())}
+    limits = verdict.budget
+    partition = _Partition(effort=verdict.effort, seconds=limits.seconds, trials=limits.trials, traces=traces)
     database.add(
         PlanRecord(
             target=target.fingerprint,
@@ -95,7 +111,7 @@ def store_verdict(database: Database, key: str, target: Target, verdict: Verdict
             created_at=now(),
             graph_digest=key,
             chosen=verdict.chosen,
-            partition=json.dumps({"effort": verdict.effort, "traces": traces}),
+            partition=partition.model_dump_json(),
             ratio=verdict.ratio,
             verified_digest=verdict.verified if verdict.chosen == "native" else "",
         )
