@@ -244,7 +244,7 @@ class Driver:
         choices: dict[str, Choice] = {}
         for (key, trace), kernel in build_all(wanted, self.target).items():
             if isinstance(kernel, Exception):
-                _LOG.warning("no kernel for workload %s: %s", key, kernel)
+                _LOG.info("no kernel for workload %s: %s", key, kernel)
             else:
                 choices[key] = Choice(trace, kernel)
         return choices
