@@ -16,7 +16,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..ir.measure import DISQUALIFYING, AllocatorMode, MeasureResult, Status, TaskKey, TimingProtocol
 from ..ir.text import parse_ir, print_ir
-from ..passes import primitives as primitives
 from ..passes.schedule import replay, trace_from_json
 from .engine import describe, open_engine, plan_table, record_table, translated, workload_table, write
 from .record import PlanRecord, TuningRecord, environment_digest

@@ -12,7 +12,6 @@ from ..backends.llvm.memory import CodegenError
 from ..backends.llvm.toolchain import ToolchainError
 from ..ir.loop import LoopFunc
 from ..ir.target import Target
-from ..passes import primitives as primitives
 from ..passes.schedule import ScheduleError, Trace, replay
 
 BACKEND = f"llvm-{CODEGEN_VERSION}"
