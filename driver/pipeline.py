@@ -314,7 +314,7 @@ class Driver:
     def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
         result = runner.measure(data, [measure_request(choice.kernel, data)], CHECK)[0]
         if not result.ok:
-            # Only failures are kept: the one sample of a check says nothing about speed, and would be ranked with others.
+            # Only failures are kept: the single sample of a check would be ranked with real timings.
             trace = trace_to_json(choice.trace)
             self.database.add_result(self.task_key(task), trace, result, CHECK, seed=self.options.seed)
             _LOG.warning("kernel for workload %s failed its check (%s): %s", task.key, result.status, result.error)
