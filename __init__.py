@@ -14,6 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .artifact.errors import ArtifactError as ArtifactError
+    from .artifact.loaded import Loaded as Loaded
+    from .artifact.reader import load as load
     from .compiler import Compiled as Compiled
     from .compiler import TuneResult as TuneResult
     from .compiler import compile as compile
@@ -25,29 +28,35 @@ if TYPE_CHECKING:
     from .frontends.avals import UnsupportedProgram as UnsupportedProgram
 
 _HOME = {
+    "ArtifactError": "artifact.errors",
     "Budget": "driver.options",
     "Compiled": "compiler",
     "Database": "database.store",
     "DatabaseError": "database.engine",
+    "Loaded": "artifact.loaded",
     "Lowered": "driver.lowered",
     "Report": "driver.report",
     "TuneResult": "compiler",
     "compile": "compiler",
+    "load": "artifact.reader",
     "UnsupportedProgram": "frontends.avals",
 }
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArtifactError",
     "Budget",
     "Compiled",
     "Database",
     "DatabaseError",
+    "Loaded",
     "Lowered",
     "Report",
     "TuneResult",
     "UnsupportedProgram",
     "__version__",
     "compile",
+    "load",
 ]
 
 

@@ -14,6 +14,7 @@ import threading
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
@@ -21,6 +22,7 @@ from jax.core import ShapedArray, Tracer
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
+from .artifact.writer import Signature, portable_graph, write_function
 from .backends.jax_call import call, prune
 from .database.store import Database
 from .driver.lowered import Lowered, lower
@@ -30,6 +32,7 @@ from .driver.report import Report, make_report
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
+from .search.strategies import DEFAULT_STRATEGY
 from .search.tune import TuneResult as Search
 
 P = ParamSpec("P")
@@ -48,6 +51,7 @@ def compile(
     donate_argnums: int | Sequence[int] = ...,
     seed: int = ...,
     progress: bool = ...,
+    strategy: str = ...,
 ) -> Compiled[P, R]: ...
 
 
@@ -63,6 +67,7 @@ def compile(
     donate_argnums: int | Sequence[int] = ...,
     seed: int = ...,
     progress: bool = ...,
+    strategy: str = ...,
 ) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
 
 
@@ -77,6 +82,7 @@ def compile(
     donate_argnums: int | Sequence[int] = (),
     seed: int = 0,
     progress: bool = False,
+    strategy: str = DEFAULT_STRATEGY,
 ) -> Any:
     """Makes a function faster. Use it where you would use `jax.jit`, as a call or as a decorator.
 
@@ -91,6 +97,7 @@ def compile(
         donate_argnums: Positions of arguments whose memory may be reused, as in `jax.jit`.
         seed: Seed of the search.
         progress: Whether to show progress while tuning.
+        strategy: How candidates are searched, one of `search.strategies.STRATEGIES`.
 
     Returns:
         A `Compiled` with the signature of `fn`, or a decorator that makes one.
@@ -99,7 +106,7 @@ def compile(
         TypeError: `fn` can't be called, or an option has the wrong type.
         ValueError: An option has a value that is not allowed; the message says which are.
     """
-    options = make_options(budget, effort, database, target, seed, progress)
+    options = make_options(budget, effort, database, target, seed, progress, strategy)
 
     def wrap(function: Callable[P, R]) -> Compiled[P, R]:
         if not callable(function):
@@ -215,6 +222,40 @@ class Compiled(Generic[P, R]):
         self._last = outcome
         self._jitted.clear_cache()
         return TuneResult(self.report(), outcome.search)
+
+    def save(self, path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> Path:
+        """Writes what the function became for these arguments to a file for `tilewright.load`.
+
+        Compiles first where that was not done yet, as a call would. Static arguments become part of what is saved and
+        are left out when the loaded function is called; donation is not saved. The file is signed with a key of this
+        user, made on first use: on this kind of machine this user's files load without compiling anything.
+
+        Args:
+            path: Where to; a file that is there is replaced.
+            *args: Arguments as in a call, or `jax.ShapeDtypeStruct` (nothing new is tuned then).
+            **kwargs: The same by name.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArtifactError: the function is not pure or uses what exists in this process only (the message names the
+                operation), or the file can't be written.
+            ValueError: an argument is being traced.
+        """
+        arguments = self._dynamic(args, kwargs)
+        leaves, structure = jax.tree.flatten((tuple(arguments[0]), arguments[1]))
+        if any(isinstance(value, Tracer) for value in leaves):
+            raise ValueError(f"{self.name}.save: expected arrays or their shapes, found values that are being traced")
+        closed, shape = self._make_jaxpr(args, kwargs)
+        pruned, kept = prune(closed)
+        graph = portable_graph(pruned)
+        examples = [value for value, keep in zip(leaves, kept, strict=True) if keep]
+        concrete = not any(isinstance(value, jax.ShapeDtypeStruct) for value in examples)
+        outcome = Driver(self.options, self._database, host()).run_safely(graph, examples if concrete else None)
+        self._last = outcome
+        signature = Signature(structure, closed.in_avals, kept, jax.tree.structure(shape), closed.out_avals)
+        return write_function(path, self.name, signature, graph, outcome)
 
     def report(self) -> Report:
         """What became of the function for the shapes it was compiled for last.

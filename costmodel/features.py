@@ -16,7 +16,7 @@ from ..passes.schedule import Trace
 from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -76,6 +76,10 @@ _CODE_LIMIT = 160.0
 """Multiply-adds in a loop body beyond which the front end no longer keeps up."""
 _LANE_TAIL_CYCLES = 30.0
 """For what is left of a reduction when the lanes don't divide it, per tile."""
+_TRANSPOSED_CYCLES = 8.0
+"""For a vector of results that is accumulated in one buffer and read, transposed, from another."""
+_PICKED_STRIDE = 4
+"""Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
 _DISPATCH_S = 1.5e-6
 
 
@@ -214,7 +218,8 @@ class FeatureExtractor:
                 step = np.maximum(busy, _FMA_LATENCY * tile.unroll)
                 times = visits * row_count * count
                 cycles += times * step
-                entry += times / per_tile * (rows * rest * vectors * 1.5 + _TILE_CYCLES)
+                stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
+                entry += times / per_tile * (rows * rest * vectors * stores + _TILE_CYCLES)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
@@ -246,8 +251,10 @@ class FeatureExtractor:
             inner = access.strides[-1, nests.vector] if len(access.strides) else np.zeros(len(nests), int)
             moves = np.where(nests.vector >= 0, access.strides[:, nests.vector].any(axis=0), False)
             gathers = moves & (inner != 1) & ~nests.packed
+            picked = gathers & (inner > 1) & (inner <= _PICKED_STRIDE)
+            # Of an access that strides along its last axis, elements between those in use count as well.
             vectors = elements * tile.vectors / np.maximum(tile.vector_values, 1)
-            total += np.where(moves & ~gathers, vectors, elements)
+            total += np.where((moves & ~gathers) | picked, vectors, elements)
             strided |= gathers
         return np.maximum(total, 1.0), strided
 

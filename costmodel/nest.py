@@ -27,7 +27,7 @@ class Nests:
         parallel: float[candidates], trip count of the parallel loop, 1 if there is none.
         placed: float[candidates], share of the temporaries that are computed at a tile.
         registers: bool[candidates], whether the main Block accumulates in registers.
-        unrolled: float[candidates], copies of the innermost body that unrolled loops make.
+        unrolled: float[candidates], copies of the innermost body that unrolled loops over a reduction make.
         copied: bool[candidates], whether an operand is copied first (`cache_read`).
         packed: bool[candidates], whether an operand's layout is changed.
         partitioned: bool[candidates], whether a loop is cut so that its middle part has no guards.
@@ -91,7 +91,7 @@ class _Reader:
                 self.fused[f"{step.target}_{inner}"] = parts
             case "parallel":
                 self.parallel = self._trips(step.target)
-            case "unroll":
+            case "unroll" if not any(self.loops[p].root for p in self._parts(step.target) if p in self.loops):
                 self.unrolled *= max(1, self._trips(step.target))
             case "interchange":
                 self._interchange(step.target, str(step.args[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from sqlalchemy.pool import QueuePool
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _BUSY_S = 60.0
 _DIALECTS = ("sqlite", "postgresql")
+_GARBLED = "malformed text"
 
 metadata = MetaData()
 meta_table = Table("tilewright_meta", metadata, Column("key", String, primary_key=True), Column("value", String))
@@ -125,6 +127,8 @@ def translated(name: str) -> Iterator[None]:
         yield
     except (exc.DatabaseError, exc.InterfaceError, exc.TimeoutError) as error:
         raise DatabaseError(f"{name}: {_reason(error)}") from error
+    except UnicodeDecodeError as error:  # in SQLite's own message about a damaged description of the tables
+        raise DatabaseError(f"{name}: {_reason_text(_GARBLED)}") from error
 
 
 def describe(url: URL) -> str:
@@ -138,7 +142,8 @@ def _reason(error: exc.SQLAlchemyError) -> str:
     return _reason_text(str(getattr(error, "orig", None) or error))
 
 
-def _reason_text(text: str) -> str:
+def _reason_text(message: str) -> str:
+    text = " ".join(message.split())[:300]  # it may quote the file
     if "malformed" in text or "not a database" in text:
         return (
             f"the file is damaged ({text}). Nothing was deleted; move it away, restore a copy, "
@@ -205,6 +210,8 @@ def _check_tables(path: Path) -> None:
         return  # busy, or no right to create a log beside it: the real connection will tell
     except sqlite3.DatabaseError as error:
         raise DatabaseError(f"tuning database {path}: {_reason_text(str(error))}") from error
+    except UnicodeDecodeError as error:
+        raise DatabaseError(f"tuning database {path}: {_reason_text(_GARBLED)}") from error
     if tables and meta_table.name not in tables:
         shown = ", ".join(sorted(tables)[:5])
         raise DatabaseError(
@@ -230,11 +237,17 @@ def _create(url: URL) -> Engine:
 def _configure(connection: sqlite3.Connection, record: Any) -> None:
     """Set up a new SQLite connection: readers and a writer at once, and transactions begun by us."""
     connection.isolation_level = None
+    connection.text_factory = _text
     record.info["pid"] = os.getpid()
     connection.execute("PRAGMA foreign_keys = ON")
     # A process that dies loses nothing committed; only a power cut can take the last commits (never the file).
     connection.execute("PRAGMA synchronous = NORMAL")
     _retry_busy(lambda: connection.execute("PRAGMA journal_mode = WAL").close())
+
+
+def _text(data: bytes) -> str:
+    """Text that was damaged must not make the rows beside it unreadable; a record finds out by its digest."""
+    return data.decode(errors="replace")
 
 
 def _begin(connection: Connection) -> None:
@@ -291,8 +304,10 @@ def _version(connection: Connection, name: str) -> int:
     tables = inspect(connection).get_table_names()
     if meta_table.name in tables:
         value = connection.execute(select(meta_table.c.value).where(meta_table.c.key == "version")).scalar()
-        if value is None or not value.isdecimal():
-            raise DatabaseError(f"{name} is damaged: expected a version number, found {value!r}. It was left as it is")
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
+            raise DatabaseError(
+                f"{name} is damaged: expected a version number, found {str(value)[:40]!r}. It was left as it is"
+            )
         if int(value) > len(MIGRATIONS):
             raise DatabaseError(
                 f"{name} has version {value}, written by a newer release; this one knows versions up to "

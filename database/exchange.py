@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .engine import DatabaseError, check_file
-from .record import PlanRecord, TuningRecord
+from .record import PlanRecord, TuningRecord, parse_json
 from .rows import reason
 from .store import Database
 
@@ -109,7 +109,7 @@ def parse_line(line: str) -> TuningRecord | PlanRecord:
     """
     if len(line) > _MAX_LINE:
         raise ValueError(f"a line of {len(line)} characters is too long")
-    fields = json.loads(line)
+    fields = parse_json(line)
     kind = fields.pop("kind", None) if isinstance(fields, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"expected an object whose kind is one of {', '.join(_KINDS)}, found {line.strip()[:60]}")

@@ -21,8 +21,20 @@ _MAX_TEXT = 16 << 20
 _MAX_ERROR = 4000
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("expected JSON, found a text that is nested too deeply") from None
+
+
 def _json_text(text: str) -> str:
-    json.loads(text)
+    parse_json(text)
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from .engine import plan_table, record_table
-from .record import PlanRecord, TuningRecord
+from .record import PlanRecord, TuningRecord, parse_json
 
 _RecordT = TypeVar("_RecordT", TuningRecord, PlanRecord)
 
@@ -21,7 +21,9 @@ def decode_row(kind: type[_RecordT], row: Mapping[str, Any]) -> _RecordT:
     Raises:
         ValueError: it is damaged, or of another schema.
     """
-    body = json.loads(row["body"])
+    if not isinstance(row["body"], str):
+        raise ValueError(f"expected a body that is text, found {type(row['body']).__name__}")
+    body = parse_json(row["body"])
     if not isinstance(body, dict):
         raise ValueError(f"expected a JSON object, found {str(body)[:40]}")
     if "workload_text" in row:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,9 +20,10 @@ from ..passes.schedule import replay, trace_from_json
 from .engine import describe, open_engine, plan_table, record_table, translated, workload_table, write
 from .record import PlanRecord, TuningRecord, environment_digest
 from .rows import columns, decode_row, reason
+from .versions import library_versions
 
+_LOG = logging.getLogger(__name__)
 _PAGE_ROWS = 500
-_VERSIONED = ("tilewright", "jax", "jaxlib", "llvmlite")
 _RecordT = TypeVar("_RecordT", TuningRecord, PlanRecord)
 
 
@@ -274,8 +275,10 @@ class Database:
                 query = select(table.c.id).where(table.c.id.startswith(prefix)).limit(3)
                 ids += connection.execute(query).scalars()
         if len(ids) != 1:
-            several = f"several begin with it ({', '.join(sorted(ids))}, ...)" if ids else "no record begins with it"
-            raise LookupError(f"{prefix}: {several}")
+            found = ", ".join(sorted(map(str, ids)))
+            raise LookupError(
+                f"{prefix}: {f'several begin with it ({found}, ...)' if ids else 'no record begins with it'}"
+            )
         record = self.get(ids[0])
         if record is None:
             raise LookupError(f"record {ids[0]} is damaged: {self.skipped.get(ids[0], 'it is gone')}")
@@ -317,19 +320,10 @@ class Database:
         try:
             return decode_row(kind, row)
         except ValueError as error:
+            if not self.skipped:
+                _LOG.warning("%s has damaged rows, which are ignored, the first for: %s", self.name, reason(error))
             self.skipped[str(row["id"])] = reason(error)
             return None
-
-
-def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries that decide what a measurement means (nothing is imported)."""
-    versions = {}
-    for name in _VERSIONED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def now() -> datetime.datetime:
@@ -341,7 +335,7 @@ def _scheduled(record: TuningRecord) -> str:
     """The program of a record after its trace, or why there is none: a row may come from anywhere."""
     try:
         return print_ir(replay(parse_ir(record.workload_text), trace_from_json(record.trace)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"(not shown: {error})"
 
 
@@ -365,7 +359,7 @@ def _ranked(rows: Sequence[tuple[str, str, str, float | None]]) -> list[list[str
     banned = {trace for _, trace, status, _ in rows if status != "ok"}
     traces: dict[str, list[tuple[float, str]]] = {}
     for id_, trace, _, median_s in rows:
-        if trace not in banned and median_s is not None:
+        if isinstance(id_, str) and trace not in banned and isinstance(median_s, float):  # else the row is damaged
             traces.setdefault(trace, []).append((median_s, id_))
     ranked = sorted(traces.values(), key=lambda runs: (median(seconds for seconds, _ in runs), runs))
     return [[id_ for _, id_ in _typical_first(runs)] for runs in ranked]

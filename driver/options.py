@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..database.engine import DatabaseError
 from ..database.store import Database
+from ..search.strategies import DEFAULT_STRATEGY, strategy_named
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Options:
     target: str
     seed: int
     progress: bool
+    strategy: str
 
     def open_database(self) -> Database:
         """The database that was asked for, or the user's own one, opened once per process."""
@@ -57,7 +59,13 @@ def _default_database() -> Database:
 
 
 def make_options(
-    budget: object, effort: object, database: object, target: object, seed: object, progress: object
+    budget: object,
+    effort: object,
+    database: object,
+    target: object,
+    seed: object,
+    progress: object,
+    strategy: object = DEFAULT_STRATEGY,
 ) -> Options:
     """Check the arguments of `compile`.
 
@@ -66,7 +74,15 @@ def make_options(
         ValueError: an option has a value that is not allowed; the message says which are.
         DatabaseError: the database can't be opened.
     """
-    return Options(_budget(budget), _effort(effort), _database(database), _target(target), _seed(seed), bool(progress))
+    return Options(
+        _budget(budget),
+        _effort(effort),
+        _database(database),
+        _target(target),
+        _seed(seed),
+        bool(progress),
+        _strategy(strategy),
+    )
 
 
 def _budget(budget: object) -> Budget | None:
@@ -108,3 +124,10 @@ def _seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed: expected a whole number >= 0, found {seed!r}")
     return seed
+
+
+def _strategy(strategy: object) -> str:
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy: expected the name of a search strategy, found {strategy!r}")
+    strategy_named(strategy)
+    return strategy

@@ -30,7 +30,7 @@ from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from ..search.outcome import SearchBudget
-from ..search.predict import predicted_choice
+from ..search.predict import predicted_choices
 from ..search.tune import TuneResult
 from .baselines import region_seconds, rest_seconds
 from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
@@ -166,6 +166,31 @@ class Driver:
                 self._remember(key)
         return outcome
 
+    def rebuild(self, graph: Graph, traces: Mapping[str, Trace], measured: bool) -> Outcome:
+        """Build a program whose schedules were chosen before, and check its kernels here.
+
+        Args:
+            graph: the program as it was cut into regions, `Partition.graph`.
+            traces: schedules by task key; other tasks stay XLA's.
+            measured: whether the schedules won on such a machine; else the kernels have to be predicted to gain.
+        """
+        outcome = self.outcome
+        try:
+            parts = outcome.parts = partition(graph)
+            tasks = [t for t in parts.tasks.values() if t.key in traces]
+            choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
+            if not measured:
+                choices = self._worthwhile(parts, choices)
+            failed = self._check([t for t in tasks if t.key in choices], choices)
+            outcome.choices = {key: choice for key, choice in choices.items() if key not in failed}
+            if not outcome.choices:
+                return self._original("none of its kernels can be used here")
+            self._assemble(parts)
+        except Exception as error:
+            _LOG.exception("tilewright could not rebuild a function; it runs as plain JAX")
+            return self._original(f"{type(error).__name__}: {error}")
+        return outcome
+
     def _assemble(self, parts: Partition) -> None:
         outcome = self.outcome
         outcome.graph, outcome.natives = self._timed("assemble", lambda: assemble(parts, outcome.choices, self.target))
@@ -238,15 +263,24 @@ class Driver:
         return self._worthwhile(parts, self._built(tasks, {t.key: self._known_traces(t) for t in tasks}))
 
     def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
-        """Kernels of the best known traces, else of the default ones."""
-        traces = {t.key: known[t.key] or self._default_traces(t) for t in tasks}
-        wanted = [(t.key, t.workload.func, trace) for t in tasks for trace in traces[t.key][:1]]
+        """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
+        choices = self._first_built(tasks, known)
+        rest = [t for t in tasks if t.key not in choices]
+        return choices | self._first_built(rest, {t.key: self._default_traces(t) for t in rest})
+
+    def _first_built(self, tasks: Sequence[Task], traces: Mapping[str, list[Trace]]) -> dict[str, Choice]:
         choices: dict[str, Choice] = {}
-        for (key, trace), kernel in build_all(wanted, self.target).items():
-            if isinstance(kernel, Exception):
-                _LOG.info("no kernel for workload %s: %s", key, kernel)
-            else:
-                choices[key] = Choice(trace, kernel)
+        for attempt in range(max((len(t) for t in traces.values()), default=0)):
+            wanted = [
+                (t.key, t.workload.func, traces[t.key][attempt])
+                for t in tasks
+                if t.key not in choices and attempt < len(traces[t.key])
+            ]
+            for (key, trace), kernel in build_all(wanted, self.target).items():
+                if isinstance(kernel, Exception):
+                    _LOG.info("no kernel for workload %s: %s", key, kernel)
+                else:
+                    choices[key] = Choice(trace, kernel)
         return choices
 
     def _worthwhile(self, parts: Partition, choices: Mapping[str, Choice]) -> dict[str, Choice]:
@@ -293,12 +327,12 @@ class Driver:
         return found
 
     def _default_traces(self, task: Task) -> list[Trace]:
-        """The trace that the cost model prefers without data."""
+        """The traces that the cost model prefers without data, the best first."""
         func = task.workload.func
-        found = predicted_choice(func, self.target)
-        if found is None or (found.sketch == "plain" and box_points(func) > SMALL_POINTS):
-            return []
-        return [found.trace]
+        found = predicted_choices(func, self.target)
+        if box_points(func) > SMALL_POINTS:
+            found = [c for c in found if c.sketch != "plain"]
+        return [c.trace for c in found]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
         """Run kernels in the worker against the reference; the keys of those that failed."""

@@ -101,10 +101,17 @@ def partition(graph: Graph) -> Partition:
 
 @dataclass(frozen=True, slots=True)
 class NativePlan:
-    """The reference of a native call: binds the plan on JAX values."""
+    """The reference of a native call: binds the plan on JAX values.
+
+    Args:
+        plan: the plan.
+        kernels: its kernels by symbol.
+        sources: for each constant of the plan, the constant of the graph that was packed.
+    """
 
     plan: ExecPlan
     kernels: Mapping[str, Kernel]
+    sources: tuple[int, ...]
 
     def bind(self, *operands: object) -> Sequence[object]:
         """Call the plan."""
@@ -148,18 +155,19 @@ class _PlanBuilder:
         roots = _alias_roots(whole, segment)
         outputs = tuple(dict.fromkeys(roots.get(v, v) for v in graph.outputs))
         slots = _Slots(whole, tuple(graph.inputs), outputs, roots)
-        constants: list[np.ndarray] = []
+        constants: list[tuple[int, np.ndarray]] = []
         stages = [self._arguments(r, constants) for r in segment.regions if r.kind != "alias"]
         arena, offsets = slots.arena(stages)
         types = tuple(whole.types[v] for v in outputs)
         plan = ExecPlan(
             tuple(graph.inputs.values()),
             types,
-            tuple(constants),
+            tuple(array for _, array in constants),
             arena,
             tuple(self._stage(kernel, [slots.slot(a, offsets) for a in args]) for kernel, args in stages),
         )
-        native = NativePlan(plan, {kernel.symbol: kernel for kernel, _ in stages})
+        kernels = {kernel.symbol: kernel for kernel, _ in stages}
+        native = NativePlan(plan, kernels, tuple(value for value, _ in constants))
         reshaped = [
             Op("reshape", (roots[v],), (v,), (whole.types[v],), {"new_sizes": whole.types[v].shape})
             for v in graph.outputs
@@ -167,7 +175,9 @@ class _PlanBuilder:
         ]
         return [Op(PLAN, tuple(graph.inputs), outputs, types, {}, native), *reshaped], native
 
-    def _arguments(self, region: Region, constants: list[np.ndarray]) -> tuple[Kernel, list[tuple[str, int]]]:
+    def _arguments(
+        self, region: Region, constants: list[tuple[int, np.ndarray]]
+    ) -> tuple[Kernel, list[tuple[str, int]]]:
         """A region's kernel and what it is called with."""
         kernel, workload = self.choices[region.members].kernel, self.parts.workloads[region.members]
         args = [("value", v) for v in workload.inputs]
@@ -176,15 +186,15 @@ class _PlanBuilder:
             args.append(("constant", self._constant(value, buffer, constants)))
         return kernel, [*args, *(("value", v) for v in workload.outputs)]
 
-    def _constant(self, value: int, buffer: Buffer, constants: list[np.ndarray]) -> int:
+    def _constant(self, value: int, buffer: Buffer, constants: list[tuple[int, np.ndarray]]) -> int:
         """Number of a packed constant; regions that read one alike share it."""
         key = (value, buffer)
         if key not in self.packed:
             self.packed[key] = pack_array(np.asarray(self.parts.graph.constants[value].value), buffer)
-        for number, known in enumerate(constants):
+        for number, (_, known) in enumerate(constants):
             if known is self.packed[key]:
                 return number
-        constants.append(self.packed[key])
+        constants.append((value, self.packed[key]))
         return len(constants) - 1
 
     def _stage(self, kernel: Kernel, args: list[Slot]) -> Stage:

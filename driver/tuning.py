@@ -16,6 +16,7 @@ from ..database.store import Database
 from ..ir.measure import MeasureData, TaskKey
 from ..ir.target import Target
 from ..search.effort import EFFORTS
+from ..search.strategies import strategy_named
 from ..search.tune import Progress as Step
 from ..search.tune import SearchBudget, TuneResult, TuneTask, tune_tasks
 from .kernels import BACKEND, build_kernel
@@ -45,7 +46,7 @@ def tune(
     Args:
         tasks: with the key of their records, arguments and reference results.
         target: the CPU.
-        options: budget, effort, seed, progress.
+        options: budget, effort, strategy, seed, progress.
         runner: measures.
         database: remembers.
     """
@@ -59,6 +60,7 @@ def tune(
             budget,
             build=lambda task, candidate: build_kernel(task.key.workload_digest, task.func, candidate.trace, target),
             rng=np.random.default_rng(options.seed),
+            strategy=strategy_named(options.strategy),
             timing=level.timing(target.threads),
             batch=level.batch,
             progress=show,

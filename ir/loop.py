@@ -20,7 +20,7 @@ from typing import Literal
 from .affine import AffineExpr, Range
 
 Scope = Literal["global", "constant", "cache", "register"]
-LoopKind = Literal["serial", "parallel", "unroll"]
+LoopKind = Literal["serial", "parallel", "unroll", "grid"]
 IterKind = Literal["data", "reduce"]
 GuardMode = Literal["zero", "skip"]
 
@@ -178,7 +178,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class For:
-    """``for name in range(max(lower), min(upper))``: bounds are maxima and minima of expressions."""
+    """``for name in range(max(lower), min(upper))``: bounds are maxima and minima of expressions.
+
+    The kind says how iterations run: ``serial``; ``parallel``, shared among threads in any order; ``unroll``, copied;
+    ``grid``, a dimension of the grid of an accelerator's kernel, in order where one iteration depends on another.
+    """
 
     name: str
     lower: Index

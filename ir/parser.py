@@ -7,7 +7,7 @@ from .scanner import Line, ParseError, Source, read_lines
 
 VERSION_LINE = "tilewright loop ir 1"
 
-_LOOPS: dict[str, LoopKind] = {"for": "serial", "parallel": "parallel", "unroll": "unroll"}
+_LOOPS: dict[str, LoopKind] = {"for": "serial", "parallel": "parallel", "unroll": "unroll", "grid": "grid"}
 
 
 def parse_ir(text: str) -> LoopFunc:

@@ -16,8 +16,9 @@
             out[i, j] = max(acc[i, j - 16*n], x[i, j + 3]{-j + 36 >= 0 else 0.0})
 
 An iterator is written ``name: first..end`` where its first value is a constant, else ``name: first..+extent``, followed
-by its limit. ``for`` is a serial loop; several bounds are written ``max(a, b)..min(c, d)``. The element type of a
-read, and the result type of a function, stand there only where they do not follow from the operands.
+by its limit. ``for`` is a serial loop, the other kinds have their names; several bounds are written
+``max(a, b)..min(c, d)``. The element type of a read, and the result type of a function, stand there only where they do
+not follow from the operands.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .scanner import INDENT, ParseError
 __all__ = ["VERSION_LINE", "ParseError", "digest", "excerpt", "parse_ir", "print_ir"]
 
 _DIGEST_BYTES = 20
-_KEYWORDS = {"serial": "for", "parallel": "parallel", "unroll": "unroll"}
+_KEYWORDS = {"serial": "for", "parallel": "parallel", "unroll": "unroll", "grid": "grid"}
 
 
 def print_ir(func: LoopFunc) -> str:

@@ -89,25 +89,34 @@ def pack(func: LoopFunc, buffer: str, axis: int, factor: int) -> LoopFunc:
 
 
 @primitive
-def cache_read(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
+def cache_read(func: LoopFunc, buffer: str, loop: str, nth: int = -1) -> LoopFunc:
     """Copy the part of a buffer that one iteration of a loop reads into a private buffer first.
 
-    Before ``for o: ... x[8*o + j] ...``; after ``for o: alloc x.c[8]: x.c[i] = x[8*o + i]; ... x.c[j] ...``.
+    Before ``for o: ... x[8*o + j] ...``; after ``for o: alloc x.c[8]: x.c[i] = x[8*o + i]; ... x.c[j] ...``. Where a
+    buffer is read in several ways (both operands of ``x @ x.T``), ``nth`` says which of them, in program order.
 
-    Refuses: a buffer written inside the loop; guarded reads; readers whose accesses differ by more than a constant.
+    Refuses: a buffer written inside the loop; a read that does not exist; guarded reads; readers whose accesses differ
+    by more than a constant.
     """
     target = find_loop(func, loop)
     source = find_buffer(func, buffer)
     inside = list(blocks(target.body))
     if any(b.write.buffer == buffer for b in inside):
         raise ScheduleError(f"expected {buffer} not to be written inside {loop}")
-    if any(r.buffer == buffer and r.guard for b in inside for r in reads(b.value)):
+    found = [r for b in inside for r in reads(b.value) if r.buffer == buffer]
+    ways = list(dict.fromkeys(r.index for r in found))
+    if not ways:
+        raise ScheduleError(f"expected an access to {buffer}, found none")
+    if not -1 <= nth < len(ways):
+        raise ScheduleError(f"expected -1 or the number of one of {len(ways)} ways to read {buffer}, found {nth}")
+    chosen = set(ways if nth < 0 else ways[nth : nth + 1])
+    if any(r.guard and r.index in chosen for r in found):
         raise ScheduleError(f"expected unguarded reads of {buffer} inside {loop}")
     outer = frozenset(s.name for s in (*(path_to(func.body, target) or ()), target) if isinstance(s, For))
-    extents = footprint(target.body, buffer, outer)
     used = used_names(func)
     name = fresh(f"{buffer}.c", used)
     block = fresh(f"{buffer}.copy", used)
+    extents = footprint(target.body, buffer, outer, chosen)
     ranges = ranges_at(func, target.body)
     iters, index, guards = [], [], []
     for axis, (extent, size) in enumerate(zip(extents, source.shape, strict=True)):
@@ -126,7 +135,7 @@ def cache_read(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
     )
 
     def visit_expr(e: Expr) -> Expr:
-        if not isinstance(e, Read) or e.buffer != buffer:
+        if not isinstance(e, Read) or e.buffer != buffer or e.index not in chosen:
             return e
         return replace(e, buffer=name, index=tuple(i - x.lower for i, x in zip(e.index, extents, strict=True)))
 

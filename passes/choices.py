@@ -126,6 +126,12 @@ def parallel(func: LoopFunc) -> Iterator[Step]:
         yield Step("parallel", outermost.name)
 
 
+@enumerates
+def grid(func: LoopFunc) -> Iterator[Step]:
+    """Serial loops; the primitive refuses those inside other kinds of loops."""
+    return (Step("grid", s.name) for s in _loops(func) if s.kind == "serial")
+
+
 def _nests(func: LoopFunc) -> Iterator[tuple[str, str]]:
     return ((s.name, s.body.name) for s in _loops(func) if isinstance(s.body, For))
 
@@ -198,10 +204,13 @@ def pack(func: LoopFunc) -> Iterator[Step]:
 
 @enumerates
 def cache_read(func: LoopFunc) -> Iterator[Step]:
-    """Each buffer at each loop that reads it."""
+    """Each buffer at each loop that reads it, and each way to read it if there are several."""
     for loop in _loops(func):
         for name in _read_inside(loop.body):
             yield Step("cache_read", name, (loop.name,))
+            ways = {r.index for b in blocks(loop.body) for r in reads(b.value) if r.buffer == name}
+            if len(ways) > 1:
+                yield from (Step("cache_read", name, (loop.name, nth)) for nth in range(len(ways)))
 
 
 @enumerates
@@ -218,6 +227,15 @@ def rfactor(func: LoopFunc) -> Iterator[Step]:
             if it.kind == "reduce":
                 for factor in factors(it.extent + 1):
                     yield Step("rfactor", block.name, (it.name, factor))
+
+
+@enumerates
+def accumulate(func: LoopFunc) -> Iterator[Step]:
+    """Each reduction at each loop around it."""
+    for loop in _loops(func):
+        for block in blocks(loop.body):
+            if block.monoid is not None:
+                yield Step("accumulate", block.name, (loop.name,))
 
 
 def _reductions(func: LoopFunc) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..ir.affine import AffineExpr, Range, split_by, var
@@ -35,25 +36,34 @@ class _Scope:
     limits: dict[str, AffineExpr]
 
 
-def footprint(stmt: Stmt, buffer: str, outer: frozenset[str]) -> tuple[Extent, ...]:
+def footprint(
+    stmt: Stmt, buffer: str, outer: frozenset[str], only: Collection[Index] | None = None
+) -> tuple[Extent, ...]:
     """The box of ``buffer`` that Blocks in ``stmt`` touch.
 
     Args:
         stmt: the code.
         buffer: the buffer's name.
         outer: loop variables that stay symbolic; all others are ranged over.
+        only: the indices of the accesses that count; None for all.
 
     Raises:
         ScheduleError: the code does not touch the buffer, or its accesses differ by more than a constant.
     """
     touches: list[tuple[_Touch, ...]] = []
-    _collect(stmt, buffer, outer, _Scope({}, {}, {}), touches)
+    _collect(stmt, lambda block: _accesses(block, buffer, only), outer, _Scope({}, {}, {}), touches)
     if not touches:
         raise ScheduleError(f"expected an access to {buffer}, found none")
     return tuple(_merge(axis, buffer) for axis in zip(*touches, strict=True))
 
 
-def _collect(stmt: Stmt, buffer: str, outer: frozenset[str], scope: _Scope, out: list[tuple[_Touch, ...]]) -> None:
+def _collect(
+    stmt: Stmt,
+    accesses: Callable[[Block], list[Index]],
+    outer: frozenset[str],
+    scope: _Scope,
+    out: list[tuple[_Touch, ...]],
+) -> None:
     match stmt:
         case Block():
             inner = _Scope(dict(scope.env), dict(scope.ranges), dict(scope.limits))
@@ -63,7 +73,7 @@ def _collect(stmt: Stmt, buffer: str, outer: frozenset[str], scope: _Scope, out:
                 inner.ranges[rel] = (0, max(it.extent - 1, 0))
                 if it.limit is not None:
                     inner.limits[rel] = it.limit.substitute(inner.env) - it.lower.substitute(inner.env)
-            for index in _accesses(stmt, buffer):
+            for index in accesses(stmt):
                 out.append(tuple(_touch(e, inner, outer) for e in index))
             return
         case For() if stmt.name not in outer:
@@ -74,7 +84,7 @@ def _collect(stmt: Stmt, buffer: str, outer: frozenset[str], scope: _Scope, out:
         case _:
             pass
     for child in children(stmt):
-        _collect(child, buffer, outer, scope, out)
+        _collect(child, accesses, outer, scope, out)
 
 
 def _enter(loop: For, scope: _Scope) -> None:
@@ -89,11 +99,11 @@ def _enter(loop: For, scope: _Scope) -> None:
     scope.ranges[rel] = (0, max(trips.const - 1, 0))
 
 
-def _accesses(block: Block, buffer: str) -> list[Index]:
+def _accesses(block: Block, buffer: str, only: Collection[Index] | None) -> list[Index]:
     found = [r.index for r in reads(block.value) if r.buffer == buffer]
     if block.write.buffer == buffer:
         found.append(block.write.index)
-    return found
+    return [index for index in found if only is None or index in only]
 
 
 def _touch(expr: AffineExpr, scope: _Scope, outer: frozenset[str]) -> _Touch:

@@ -35,7 +35,13 @@ from ..ir.monoid import MONOIDS
 from .peel import peel
 
 MAX_STATEMENTS = 512
-"""Most statements a box is unrolled into."""
+"""Most statements a box is unrolled into; where there are more than `LOOPED_STATEMENTS`, each counts as its work."""
+POLYNOMIALS = frozenset(
+    "exp exp2 expm1 log log1p logistic tanh sinh cosh erf erfc erf_inv sin cos tan asin acos atan atan2 asinh acosh "
+    "atanh pow".split()
+)
+"""Functions that code generation computes by polynomials, in line."""
+POLYNOMIAL_WORK = 16
 LOOPED_STATEMENTS = 32
 """A box that is too large keeps at most this many statements; the rest becomes loops."""
 VECTORS_PER_STEP = 4
@@ -231,19 +237,25 @@ def _dtype(expr: Expr) -> str:
 
 
 def _skip_guard(block: Block) -> Block:
-    """Padding that contributes nothing to a reduction becomes a guard of the Block, which can move out of loops."""
+    """Padding that contributes nothing to a reduction becomes a guard of the Block, which can move out of loops.
+
+    Conditions that differ between the lanes of vectors can't move; they stay with the read, as a mask.
+    """
     if block.monoid is None or block.guard_mode != "skip":
         return block
+    wide = {i.name for i in block.iters if i.vectorized and i.kind == "data"}
     identity = MONOIDS[block.monoid].identity(block.value.dtype)
     for read in reads(block.value):
-        if not read.guard:
+        lanewise = tuple(g for g in read.guard if g.variables() & wide)
+        shared = tuple(g for g in read.guard if g not in lanewise)
+        if not shared:
             continue
         neutral = read is block.value and read.otherwise == identity
         vanishes = block.monoid == "sum" and read.otherwise == 0 and _is_factor(block.value, read)
         if neutral or vanishes:
-            bare = replace(read, guard=())
+            bare = replace(read, guard=lanewise)
             value = map_expr(block.value, lambda e, old=read, new=bare: new if e is old else e)
-            return _skip_guard(replace(block, value=value, guard=(*block.guard, *read.guard)))
+            return _skip_guard(replace(block, value=value, guard=(*block.guard, *shared)))
     return block
 
 
@@ -299,9 +311,22 @@ def statements(iters: tuple[Iter, ...], lanes: int) -> int:
     return math.prod(-(-i.extent // lanes) if i.vectorized else i.extent for i in iters)
 
 
+def _work(value: Expr) -> int:
+    """Instructions of a statement, roughly: a function that is a polynomial counts as its terms."""
+    if not isinstance(value, Apply):
+        return 0
+    return (POLYNOMIAL_WORK if value.op in POLYNOMIALS else 1) + sum(_work(a) for a in value.args)
+
+
+def _unrolls(block: Block, lanes: int) -> bool:
+    count = statements(block.iters, lanes)
+    if any(i.limit is not None for i in block.iters):
+        return False
+    return count <= LOOPED_STATEMENTS or count * max(_work(block.value), 1) <= MAX_STATEMENTS
+
+
 def _loops_from_box(block: Block, lanes: int) -> Stmt:
-    cut = [i for i in block.iters if i.limit is not None]
-    if not cut and statements(block.iters, lanes) <= MAX_STATEMENTS:
+    if _unrolls(block, lanes):
         return block
     wide = next((i for i in block.iters if i.vectorized), None)
     if wide is not None and wide.limit is not None:

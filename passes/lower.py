@@ -17,7 +17,9 @@ from ..ir.infer import BINARY, COMPARE, ELEMENTWISE, UNARY
 from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexValue, Iter, LoopFunc, Read, Stmt, seq
 from ..ir.monoid import MONOIDS
 from .collapse import collapse
+from .expand import expand
 from .lower_blocks import BLOCK_RULES, CONTRACTIONS, WINDOWS, BlockRule, LoweringError
+from .naming import align_names
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
 
@@ -112,7 +114,7 @@ class Lowering:
         for buffer in reversed(self.allocated):
             body = Alloc(buffer, body)
         func = LoopFunc(name, tuple(params), len(outputs), body)
-        return Workload(collapse(func), inputs, constants, outputs)
+        return Workload(align_names(expand(collapse(func))), inputs, constants, outputs)
 
     def _parameter(self, value: int, name: str, known: bool = False) -> Buffer:
         type_ = self.graph.types[value]

@@ -138,7 +138,7 @@ def trace_from_json(text: str) -> Trace:
     """
     try:
         rows: Any = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ScheduleError(f"expected a trace as JSON, found {text[:40]!r}: {error}") from None
     if not isinstance(rows, list):
         raise ScheduleError(f"expected a list of steps, found {type(rows).__name__}")

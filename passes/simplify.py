@@ -14,6 +14,7 @@ from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, UNARY
 from .manager import Rewriter, RewriteRule, apply_rules
+from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
 _UNIFORM_LIMIT = 4096  # larger constants are not searched for being the same number throughout
@@ -330,6 +331,9 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_transpose_of_transpose, "transpose"),
     _rule(_broadcast_of_broadcast, "broadcast_in_dim"),
     _rule(_broadcast_of_unit_axes, "broadcast_in_dim"),
+    _rule(unit_axes_before_transpose, "broadcast_in_dim"),
+    _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
+    _rule(squeeze_before_transpose, "squeeze"),
     _rule(_slice_of_slice, "slice"),
     _rule(_pad_into_convolution, "conv_general_dilated"),
     _rule(_scalar_operand, *_SPREADABLE),

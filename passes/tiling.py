@@ -1,4 +1,4 @@
-"""Primitives on boxes and loops: split, reorder, vectorize, unroll, parallel, fuse, partition."""
+"""Primitives on boxes and loops: split, reorder, vectorize, unroll, parallel, grid, fuse, interchange, partition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ir.affine import AffineExpr, Range, constant, var
-from ..ir.loop import Alloc, Block, For, If, LoopFunc, Stmt, blocks, children, loop_range, reads, seq, substitute, walk
+from ..ir.loop import (
+    Alloc,
+    Block,
+    For,
+    If,
+    LoopFunc,
+    Seq,
+    Stmt,
+    blocks,
+    children,
+    loop_range,
+    reads,
+    seq,
+    substitute,
+    walk,
+)
 from ..ir.sites import program
 from ..ir.verify_memory import no_races
 from .copying import copy_stmt
@@ -105,6 +120,25 @@ def parallel(func: LoopFunc, loop: str) -> LoopFunc:
     for _, message in no_races(program(shared)):
         raise ScheduleError(message)
     return shared
+
+
+@primitive
+def grid(func: LoopFunc, loop: str) -> LoopFunc:
+    """Make a loop a dimension of the grid over which an accelerator runs a kernel; the rest of it is one cell.
+
+    Before ``for o in 0..8: S``; after ``grid o in 0..8: S``. A processor without grids runs it as a serial loop.
+
+    Refuses: a loop that is not serial, whose bounds do not run from 0 to a constant, or that stands inside anything but
+    other grid loops, allocations and sequences.
+    """
+    found = find_loop(func, loop)
+    if found.kind != "serial" or _constant_trips(found) is None or found.lower[0].const:
+        raise ScheduleError(f"expected a serial loop from 0 to a constant, found {loop} otherwise")
+    for outer in path_to(func.body, found) or []:
+        if not isinstance(outer, Alloc | Seq) and not (isinstance(outer, For) and outer.kind == "grid"):
+            what = f"the {outer.kind} loop {outer.name}" if isinstance(outer, For) else f"an {type(outer).__name__}"
+            raise ScheduleError(f"expected {loop} inside grid loops only, found it inside {what}")
+    return replace_stmt(func, found, replace(found, kind="grid"))
 
 
 @primitive

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from ..ir.loop import Alloc, Apply, Block, Buffer, Iter, LoopFunc, Read, blocks, buffers, reads, walk
+from ..ir.affine import linearize, var
+from ..ir.loop import Alloc, Apply, Block, Buffer, Iter, LoopFunc, Read, blocks, buffers, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,11 @@ class Product:
 
     Args:
         update: the Block.
-        vector: iterator of the last axis written.
+        vector: the iterator whose values are the lanes.
         tile: innermost data iterator that the panel operand does not depend on, or None (a matrix-vector product).
         outer: the other data iterators, outermost first.
         reduce: the reduce iterators.
-        panel: read of the operand that depends on ``vector`` but not on ``tile`` (weights).
+        panel: read of the operand that depends on ``vector`` but not on ``tile``.
         other: read of the other operand.
         by_channel: whether the other operand depends on ``vector`` as well (depthwise).
     """
@@ -70,16 +72,36 @@ class Product:
     other: Read
     by_channel: bool
 
+    @property
+    def stored_across(self) -> bool:
+        """Whether lanes are written apart from each other: neighbours in memory differ in the tile's iterator."""
+        return written_variable(self.update, len(self.update.write.index) - 1) is not self.vector
+
+    @property
+    def steps(self) -> int:
+        """Steps of the reduction."""
+        return math.prod(i.extent for i in self.reduce)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole product along the tile's iterator."""
+        return self.tile.extent if self.tile else 1
+
 
 def product(update: Block) -> Product | None:
-    """Match a sum of products; None if the Block is something else."""
+    """Match a sum of products along the last axis written; None if the Block is something else."""
+    if not update.write.index:
+        return None
+    vector = written_variable(update, len(update.write.index) - 1)
+    return None if vector is None else product_along(update, vector)
+
+
+def product_along(update: Block, vector: Iter) -> Product | None:
+    """Match a sum of products whose vectors run along a given data iterator; None if the Block is something else."""
     if update.monoid != "sum" or not isinstance(update.value, Apply) or update.value.op != "mul":
         return None
     operands = [a for a in update.value.args if isinstance(a, Read)]
-    if len(operands) != 2 or not update.write.index:
-        return None
-    vector = written_variable(update, len(update.write.index) - 1)
-    if vector is None:
+    if len(operands) != 2:
         return None
     data = [i for i in update.iters if i.kind == "data" and i is not vector]
     best: Product | None = None
@@ -101,14 +123,24 @@ def _variables(read: Read) -> frozenset[str]:
     return frozenset().union(*(e.variables() for e in read.index))
 
 
-def axis_of(read: Read, name: str) -> int | None:
-    """The axis of a read whose index is exactly that variable, if it occurs nowhere else."""
+def axis_of(read: Read, name: str, shifted: bool = False) -> int | None:
+    """The axis of a read whose index is exactly that variable, if it occurs nowhere else.
+
+    Args:
+        read: the read.
+        name: the variable.
+        shifted: whether the variable plus a constant will do as well.
+    """
     where = [n for n, e in enumerate(read.index) if name in e.variables()]
-    if len(where) != 1 or read.index[where[0]].single_variable() != name:
+    if len(where) != 1:
         return None
-    return where[0]
+    index = read.index[where[0]]
+    found = (index - index.const if shifted else index).single_variable()
+    return where[0] if found == name else None
 
 
-def has_guards(block: Block) -> bool:
-    """Whether anything the Block reads is padded."""
-    return any(r.guard for r in reads(block.value))
+def stride_of(read: Read, shape: tuple[int, ...], name: str) -> int | None:
+    """Elements that a read moves in memory per step of a variable; None if that is not the same everywhere."""
+    offset = linearize(read.index, shape)
+    step = offset.coefficient(name)
+    return step if name not in (offset - var(name) * step).variables() else None

@@ -44,7 +44,11 @@ class SearchStrategy(Protocol):
         ...
 
     def tell(self, results: Sequence[tuple[Candidate, float]]) -> None:
-        """Learn latencies in seconds, infinite for failures; also of candidates that someone else proposed."""
+        """Learn latencies, also of candidates that someone else proposed.
+
+        Args:
+            results: candidates with seconds, infinite for failures and NaN for what is going to be measured.
+        """
         ...
 
 

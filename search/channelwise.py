@@ -6,6 +6,7 @@ from ..ir.loop import Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy
+from .chains import reduction_loops
 from .sketch import Decisions, Sketch
 from .steps import cut_edges, same_axes, share, tile_at, trips
 from .tiles import registers
@@ -40,9 +41,12 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
 
 
 def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
+    taps = {i.name for i in update.iters if i.kind == "reduce"}
     for read in reads(update.value):
         where = [n for n, e in enumerate(read.index) if channel.name in e.variables()]
         if where and (where != [len(read.index) - 1] or read.index[-1].coefficient(channel.name) != 1):
+            return False
+        if where and read.index[-1].variables() & taps:
             return False
     return any(channel.name in e.variables() for r in reads(update.value) for e in r.index)
 
@@ -78,12 +82,12 @@ def _channelwise_trace(
     if tile is None and len(taps) == 1 and taps[0].extent >= 4 * PARTIAL_SUMS:
         steps += _partial_sums(update, taps[0])
     else:
-        steps += [Step("split", update.name, (it.name, 1)) for it in (taps[:-1] if in_box else taps)]
+        steps += reduction_loops(update, taps[:-1] if in_box else taps, 1)
     named = [(f"{root}.{it.name}", trips(it, f), it.extent % f != 0) for it, f in loops]
     shared = share(named, target.threads)
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
-    return (*steps, *cut_edges(update, tile, rows, root, used, taps[:-1] if in_box else taps))
+    return (*steps, *cut_edges(update, tiles, root, used, taps[:-1] if in_box else taps))
 
 
 def _partial_sums(update: Block, taps: Iter) -> list[Step]:

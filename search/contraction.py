@@ -2,75 +2,162 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from ..ir.affine import linearize
-from ..ir.loop import Iter, LoopFunc
+from ..ir.loop import Iter, LoopFunc, Read, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import Anatomy, Product, anatomy, axis_of, product
+from .anatomy import Anatomy, Product, anatomy, axis_of, product, product_along, stride_of, written_variable
+from .chains import reduction_loops
 from .sketch import Decisions, Sketch
-from .steps import MIN_CHUNKS_PER_THREAD, cut_edges, same_axes, share, tile_at, trips
-from .tiles import register_tiles, registers
+from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, same_axes, share, tile_at, trips
+from .tiles import Box, Cost, register_tiles, registers
 
 _MAX_TILES = 24
+_MAX_STRIDE = 4
+_MAX_PANEL = 4096
+_TRANSPOSED_STORE = 8.0
+"""Cycles per vector of results that is transposed on its way to memory: shuffles, a store and a load of the cache."""
+_ACROSS = "t"
+"""Suffix of tiles whose lanes are written apart from each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """One way to lay vectors over a product.
+
+    Args:
+        match: the product.
+        axis: axis of the panel operand that is exactly the vectorised iterator; None if windows overlap along it.
+        constant: whether the panel operand can be packed when the program is built.
+        box: what register tiles are laid over.
+    """
+
+    match: Product
+    axis: int | None
+    constant: bool
+    box: Box
 
 
 def contraction(func: LoopFunc, target: Target) -> Sketch | None:
-    """Register tile of rows and vectors, panels of the second operand packed, loops ordered by traffic."""
+    """Register tile of rows and vectors, panels of an operand packed, loops ordered by traffic.
+
+    Vectors run along the last axis written, or along another one if the operand there is constant: a tile is then
+    transposed on its way to memory. Which is better is a matter of counting: of pixels, for instance, there may be too
+    few to fill vectors.
+    """
     parts = anatomy(func)
     if parts is None or len(parts.reductions) != 1 or not same_axes(parts):
         return None
-    match = product(parts.reductions[0])
-    if match is None or match.by_channel or not match.reduce:
+    layouts = {name: found for name, found in _layouts(parts).items() if found is not None}
+    if not layouts:
         return None
-    axis = axis_of(match.panel, match.vector.name)
-    constant = parts.found[match.panel.buffer].scope == "constant"
-    if axis is None or (match.panel.guard and not constant):
-        return None
-    rows = match.tile.extent if match.tile else 1
-    steps = 1
-    for it in match.reduce:
-        steps *= it.extent
-    tiles = register_tiles(rows, match.vector.extent, steps, target, _row_stride(parts, match))[:_MAX_TILES]
-    names = tuple(f"{r}x{v}" for r, v in tiles)
-    orders = ("panels", "rows") if match.tile else ("panels",)
-    unrolls = tuple(u for u in (1, 2, 4, 8) if match.reduce[-1].extent % u == 0)
-    if match.reduce[-1].extent <= 8:
-        unrolls = tuple(sorted({*unrolls, match.reduce[-1].extent}))
+    tiles = _tiles(layouts, target)
+    first = layouts[_ACROSS if tiles[0].endswith(_ACROSS) else ""]
+    last = first.match.reduce[-1].extent
+    orders = ("panels", "rows") if any(found.match.tile for found in layouts.values()) else ("panels",)
+    unrolls = tuple(u for u in (1, 2, 4, 8) if last % u == 0)
+    if last <= 8:
+        unrolls = tuple(sorted({*unrolls, last}))
     default: Decisions = {
-        "tile": names[0],
-        "order": _cheaper_order(match, tiles[0], target),
+        "tile": tiles[0],
+        "order": _cheaper_order(first.match, _size(tiles[0]), target),
         "unroll": 1,
     }
-    choices = {"tile": names, "order": orders, "unroll": unrolls}
-    return Sketch(
-        "contraction", choices, default, lambda d: _contraction_trace(parts, match, axis, constant, d, target)
+    choices = {"tile": tiles, "order": orders, "unroll": unrolls}
+    return Sketch("contraction", choices, default, lambda d: _contraction_trace(parts, layouts, d, target))
+
+
+def _layouts(parts: Anatomy) -> dict[str, _Layout | None]:
+    """Vectors along what is written next to each other, and across it, under the suffix of their tiles."""
+    update = parts.reductions[0]
+    along = product(update)
+    if along is None:
+        return {}
+    last = len(update.write.index) - 1
+    others = [written_variable(update, axis) for axis in range(last)]
+    across = [m for it in others if it is not None and (m := product_along(update, it)) is not None]
+    found = [_across(parts, m, along.vector) for m in across]
+    return {"": _along(parts, along), _ACROSS: next((f for f in found if f is not None), None)}
+
+
+def _along(parts: Anatomy, match: Product) -> _Layout | None:
+    if match.by_channel or not match.reduce:
+        return None
+    constant = parts.found[match.panel.buffer].scope == "constant"
+    axis = axis_of(match.panel, match.vector.name, shifted=not constant)
+    if axis is not None and (constant or not match.panel.guard):
+        box = Box(match.rows, match.vector.extent, match.steps, _outer(match), _row_stride(parts, match))
+        return _Layout(match, axis, constant, box)
+    stride = stride_of(match.panel, parts.found[match.panel.buffer].shape, match.vector.name)
+    if match.tile is None or stride is None or not 1 <= stride <= _MAX_STRIDE:
+        return None
+    box = Box(match.rows, match.vector.extent, match.steps, _outer(match), _row_stride(parts, match), 2.0 * stride)
+    return _Layout(match, None, constant, box)
+
+
+def _across(parts: Anatomy, match: Product, stored: Iter) -> _Layout | None:
+    """Vectors along another axis than the last one written, which becomes the tile's rows."""
+    axis = axis_of(match.panel, match.vector.name)
+    constant = parts.found[match.panel.buffer].scope == "constant"
+    if match.by_channel or not match.reduce or match.tile is not stored or axis is None or not constant:
+        return None
+    box = Box(
+        match.rows,
+        match.vector.extent,
+        match.steps,
+        _outer(match),
+        _row_stride(parts, match),
+        store=_TRANSPOSED_STORE,
     )
+    return _Layout(match, axis, constant, box)
+
+
+def _outer(match: Product) -> int:
+    return math.prod(i.extent for i in match.outer)
 
 
 def _row_stride(parts: Anatomy, match: Product) -> int:
-    """Bytes between two rows of the operand that is broadcast."""
-    if match.tile is None:
+    """Bytes between two rows of the operand that is broadcast; 0 if they are packed next to each other."""
+    if match.tile is None or _packs_rows(parts, match):
         return 0
     offset = linearize(match.other.index, parts.found[match.other.buffer].shape)
     return 4 * offset.coefficient(match.tile.name)
+
+
+def _packs_rows(parts: Anatomy, match: Product) -> bool:
+    """Whether the operand that is broadcast is laid out anew, so that the rows of a tile are next to each other."""
+    constant = parts.found[match.other.buffer].scope == "constant"
+    return match.tile is not None and constant and axis_of(match.other, match.tile.name) is not None
+
+
+def _tiles(layouts: dict[str, _Layout], target: Target) -> tuple[str, ...]:
+    """Names of the best tiles of all layouts, the best first."""
+    found: list[tuple[Cost, str]] = []
+    for suffix, layout in layouts.items():
+        found += [(cost, f"{r}x{v}{suffix}") for cost, (r, v) in register_tiles(layout.box, target)]
+    found.sort(key=lambda item: item[0])
+    return tuple(name for _, name in found[:_MAX_TILES])
+
+
+def _size(tile: str) -> tuple[int, int]:
+    rows, vectors = tile.removesuffix(_ACROSS).split("x")
+    return int(rows), int(vectors)
 
 
 def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str:
     """Panels outermost re-reads the rows once per panel, rows outermost re-reads the panels once per tile of rows."""
     if match.tile is None:
         return "panels"
-    steps = 1
-    for it in match.reduce:
-        steps *= it.extent
     width = tile[1] * (target.vector_bits // 32)
-    rows = match.tile.extent
-    for it in match.outer:
-        rows *= it.extent
+    rows = match.tile.extent * _outer(match)
     panels = trips(match.vector, width)
     few = panels < MIN_CHUNKS_PER_THREAD * target.threads and _ragged(match, tile[0], width)
     if few and rows >= tile[0] * MIN_CHUNKS_PER_THREAD * target.threads:
         return "rows"
-    panel_bytes = 4 * steps * match.vector.extent
+    panel_bytes = 4 * match.steps * match.vector.extent
     row_bytes = 4 * rows * match.reduce[-1].extent
     panels_outer = row_bytes * panels * _level(row_bytes // target.threads, target) + panel_bytes
     rows_outer = panel_bytes * -(-rows // tile[0]) * _level(panel_bytes, target) + row_bytes
@@ -93,48 +180,77 @@ def _level(size: int, target: Target) -> float:
     return 4.0 if size <= target.l3_bytes // 2 else 12.0
 
 
-def _contraction_trace(
-    parts: Anatomy, match: Product, axis: int, constant: bool, decisions: Decisions, target: Target
-) -> Trace:
-    rows, vectors = (int(n) for n in str(decisions["tile"]).split("x"))
+def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: Decisions, target: Target) -> Trace:
+    name = str(decisions["tile"])
+    layout = layouts[_ACROSS if name.endswith(_ACROSS) else ""]
+    match, axis = layout.match, layout.axis
+    rows, vectors = _size(name)
     lanes = target.vector_bits // 32
     width = min(vectors * lanes, match.vector.extent)
     root, update = parts.root.name, match.update.name
     steps: list[Step] = []
     panel_width = -(-width // lanes) * lanes
-    if constant:
-        steps.append(Step("pack", match.panel.buffer, (axis, panel_width)))
-    strided = axis != len(match.panel.index) - 1
-    copied = not constant and (strided or (match.tile is not None and match.tile.extent >= 4 * rows))
+    if layout.constant and axis is not None:
+        steps += _packed(parts, match.panel, match.vector.name, panel_width, match.reduce)
+    if match.tile is not None and _packs_rows(parts, match):
+        steps += _packed(parts, match.other, match.tile.name, rows, match.reduce)
+    strided = axis is not None and axis != len(match.panel.index) - 1
+    copied = axis is not None and not layout.constant
+    copied = copied and (strided or (match.tile is not None and match.tile.extent >= 4 * rows))
     loops = _contraction_loops(match, rows, width, "panels" if copied else str(decisions["order"]))
     for it, factor in loops:
         steps.append(Step("split", root, (it.name, factor)))
     inner = f"{root}.{loops[-1][0].name}"
-    steps += tile_at(parts, inner, match.vector.name)
+    others = [i.name for i in match.update.iters if i is not match.vector]
+    if match.stored_across:
+        steps = [Step("cache_write", match.update.write.buffer), *steps, *across_tile(parts, match, inner, width)]
+        steps.append(Step("reorder", update, (*others, match.vector.name)))
+    else:
+        steps += tile_at(parts, inner, match.vector.name)
     if match.tile is not None and rows * vectors + vectors + 1 > registers(target):
-        others = [i.name for i in match.update.iters if i is not match.vector]
         steps.append(Step("reorder", update, (match.vector.name, *others)))
-    if copied:
-        steps += _copied_panel(match.panel.buffer, f"{root}.{match.vector.name}", axis, panel_width)
-    for it in match.reduce[:-1]:
-        steps.append(Step("split", update, (it.name, 1)))
-    steps.append(Step("split", update, (match.reduce[-1].name, int(decisions["unroll"]))))
+    if copied and axis is not None:
+        steps += _copied_panel(parts, match, axis, panel_width)
+    steps += reduction_loops(match.update, match.reduce, int(decisions["unroll"]))
     named = [(f"{root}.{it.name}", trips(it, f), it.extent % f != 0) for it, f in loops]
     if copied:  # the copy stands between the loop over panels and those inside it
         named = named[: [it for it, _ in loops].index(match.vector) + 1]
     shared = share(named, target.threads)
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
-    return (*steps, *cut_edges(match.update, match.tile, rows, root, used, list(match.reduce)))
+    tiles = [(it, size) for it, size in loops if it is match.tile or (it is match.vector and axis is None)]
+    return (*steps, *cut_edges(match.update, tiles, root, used, list(match.reduce)))
 
 
-def _copied_panel(buffer: str, loop: str, axis: int, width: int) -> list[Step]:
-    """Copy a panel of an operand that is not contiguous along the vector axis, laid out like a packed constant."""
+def _packed(parts: Anatomy, read: Read, name: str, width: int, reduce: tuple[Iter, ...]) -> list[Step]:
+    """Lay a constant out in panels along an iterator, each in the order in which the reduction goes through it."""
+    buffer, shape = read.buffer, list(parts.found[read.buffer].shape)
+    variables = [e.single_variable() for e in read.index]
+    steps: list[Step] = []
+    last = -1
+    for it in reduce:
+        axis = variables.index(it.name) if it.name in variables else None
+        if axis is None or shape[axis] > _MAX_PANEL:
+            break
+        if axis < last:  # a panel as wide as the axis is the axis moved to the end
+            steps.append(Step("pack", buffer, (axis, shape[axis])))
+            variables = ["", *(v for n, v in enumerate(variables) if n != axis), it.name]
+            shape = [1, *(s for n, s in enumerate(shape) if n != axis), shape[axis]]
+            axis = len(shape) - 1
+        last = axis
+    return [*steps, Step("pack", buffer, (variables.index(name), width))]
+
+
+def _copied_panel(parts: Anatomy, match: Product, axis: int, width: int) -> list[Step]:
+    """Copy a panel of an operand, laid out like a packed constant; transposed if it does not lie along the vectors."""
+    buffer, loop = match.panel.buffer, f"{parts.root.name}.{match.vector.name}"
     copy = f"{buffer}.copy"
+    ways = list(dict.fromkeys(r.index for b in parts.all_blocks for r in reads(b.value) if r.buffer == buffer))
+    which = (ways.index(match.panel.index),) if len(ways) > 1 else ()
     return [
-        Step("cache_read", buffer, (loop,)),
+        Step("cache_read", buffer, (loop, *which)),
         Step("pack", f"{buffer}.c", (axis, width)),
-        Step("vectorize", copy, (f"{copy}{axis}",)),
+        Step("vectorize", copy, (f"{copy}{len(match.panel.index) - 1}",)),
     ]
 
 

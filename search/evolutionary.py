@@ -6,14 +6,12 @@ model, and a share of each batch drawn at random so that the model also learns w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .ranking import Rank
 from .space import Candidate, SearchSpace
-
-Rank = Callable[[Sequence[Candidate]], np.ndarray]
-"""Scores of candidates, lower is better."""
 
 POPULATION = 24
 GENERATIONS = 4

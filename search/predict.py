@@ -15,10 +15,17 @@ from .space import Candidate, SearchSpace
 _MARGIN = math.log2(1.15)
 """How much faster than the default (binary logarithm) a candidate must be predicted to be to replace it."""
 _SAMPLES = 512
+_SPARE = 4
+"""Candidates that are kept in reserve for the preferred one."""
 
 
 def predicted_choice(func: LoopFunc, target: Target, seed: int = 0) -> Candidate | None:
-    """The candidate that the roofline prefers.
+    """The first of `predicted_choices`; None if every sketch refuses its own default."""
+    return next(iter(predicted_choices(func, target, seed)), None)
+
+
+def predicted_choices(func: LoopFunc, target: Target, seed: int = 0) -> list[Candidate]:
+    """The candidate that the roofline prefers, then those to try where no code can be generated for it.
 
     Args:
         func: an unscheduled program.
@@ -26,13 +33,13 @@ def predicted_choice(func: LoopFunc, target: Target, seed: int = 0) -> Candidate
         seed: of the sample that stands for a space too large to list.
 
     Returns:
-        The preferred sketch's default, unless another candidate is predicted to be clearly faster; None if every
-        sketch refuses its own default.
+        The preferred sketch's default, or another candidate that is predicted to be clearly faster; then the next ones
+        by prediction, and what the other sketches choose by themselves. Empty if every sketch refuses its own default.
     """
     space = SearchSpace(func, target)
     defaults = space.defaults()
     if not defaults:
-        return None
+        return []
     if space.enumerable:
         others = list(space.enumerate())
     else:
@@ -41,4 +48,6 @@ def predicted_choice(func: LoopFunc, target: Target, seed: int = 0) -> Candidate
     candidates = [*defaults, *others]
     scores = Ranker(func, target, RooflineCostModel())(candidates)
     best = int(np.argmin(scores))
-    return candidates[best] if scores[best] < scores[0] - _MARGIN else defaults[0]
+    first = candidates[best] if scores[best] < scores[0] - _MARGIN else defaults[0]
+    following = [candidates[int(n)] for n in np.argsort(scores, kind="stable")[:_SPARE]]
+    return list({c.key: c for c in (first, *following, *defaults)}.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ..costmodel.features import FEATURE_NAMES, FeatureExtractor
 from ..ir.loop import LoopFunc
 from ..ir.target import Target
 from .space import Candidate
+
+Rank = Callable[[Sequence[Candidate]], np.ndarray]
+"""Scores of candidates, float[candidates]: binary logarithms of predicted latencies up to a constant."""
 
 
 class Ranker:

@@ -11,17 +11,26 @@ from .steps import share
 
 
 def rows(func: LoopFunc, target: Target) -> Sketch | None:
-    """One row at a time: every temporary computed at the row, reductions split over vector lanes."""
+    """One row at a time: every temporary computed at the row, reductions split over vector lanes.
+
+    A reduction of everything to one value is a single row.
+    """
     parts = anatomy(func)
-    if parts is None or not parts.reductions or len(parts.root.iters) < 2:
+    if parts is None or not parts.reductions:
         return None
     leading = _shared_rows(parts)
-    if not leading:
+    if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
     lanes = target.vector_bits // 32
     default: Decisions = {"lanes": 4 * lanes}
     choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes)}
     return Sketch("rows", choices, default, lambda d: _rows_trace(parts, leading, int(d["lanes"]), lanes, target))
+
+
+def _along_memory(reduction: Block) -> bool:
+    """Whether the innermost reduced values of an operand are neighbours in memory, so that they fill vectors."""
+    last = [i for i in reduction.iters if i.kind == "reduce"][-1:]
+    return any(r.index and r.index[-1].coefficient(i.name) == 1 for i in last for r in reads(reduction.value))
 
 
 def _shared_rows(parts: Anatomy) -> list[Iter]:
@@ -43,8 +52,9 @@ def _shared_rows(parts: Anatomy) -> list[Iter]:
 def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> Trace:
     root = parts.root.name
     steps = [Step("split", root, (it.name, 1)) for it in leading]
-    inner = f"{root}.{leading[-1].name}"
-    steps += [Step("compute_at", name, (inner,)) for name in reversed(parts.temporaries)]
+    if leading:
+        inner = f"{root}.{leading[-1].name}"
+        steps += [Step("compute_at", name, (inner,)) for name in reversed(parts.temporaries)]
     names = {i.name for i in leading}
     for block in parts.all_blocks:
         own = [i for i in block.iters if i.name not in names]
@@ -56,7 +66,7 @@ def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, targ
         else:
             steps.append(Step("vectorize", block.name, (last.name,)))
     named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
-    return (*steps, *share(named, target.threads))
+    return (*steps, *(share(named, target.threads) if named else ()))
 
 
 def _lane_reduction(block: Block, last: Iter, most: int, lanes: int) -> list[Step]:

@@ -13,6 +13,7 @@ from ..passes.schedule import Step
 from .channelwise import channelwise
 from .contraction import contraction
 from .elementwise import elementwise
+from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
 
@@ -27,4 +28,4 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("plain", {}, {}, lambda _: tuple(steps))
 
 
-RULES: tuple[SketchRule, ...] = (contraction, channelwise, rows, elementwise, plain)
+RULES: tuple[SketchRule, ...] = (contraction, channelwise, planes, rows, elementwise, plain)

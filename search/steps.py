@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..ir.affine import AffineExpr, var
 from ..ir.loop import Block, Iter, reads
 from ..passes.schedule import Step
-from .anatomy import Anatomy
+from .anatomy import Anatomy, Product
 
 MIN_CHUNKS_PER_THREAD = 4
 """A loop with fewer iterations per thread is fused with the next one before it is shared."""
@@ -38,6 +39,24 @@ def tile_at(parts: Anatomy, loop: str, vector: str) -> list[Step]:
     return steps + [Step("vectorize", b.name, (vector,)) for b in parts.all_blocks]
 
 
+def across_tile(parts: Anatomy, match: Product, loop: str, width: int) -> list[Step]:
+    """Compute every temporary at a tile of the root whose vectors are transposed on their way to memory.
+
+    The sum is kept in registers with its vectors along its last axis, then written to the cache in the output's order.
+    """
+    total = match.update.write.buffer
+    kept = f"{total}.w"
+    axis = next(n for n, e in enumerate(match.update.write.index) if e.single_variable() == match.vector.name)
+    names = [n for name in parts.temporaries for n in ((name, kept) if name == total else (name,))]
+    steps = [Step("compute_at", name, (loop,)) for name in reversed(names)]
+    steps += [Step("pack", total, (axis, width)), Step("set_scope", total, ("register",))]
+    stored = parts.root.iters[-1].name
+    for block in parts.all_blocks:
+        sums = block.write.buffer == total
+        steps.append(Step("vectorize", block.name, (match.vector.name if sums else stored,)))
+    return [*steps, Step("vectorize", f"{total}.write", (f"i{axis}",))]
+
+
 def share(loops: list[tuple[str, int, bool]], threads: int) -> list[Step]:
     """Make the outermost loop parallel, fused with the next ones where it alone has too few iterations.
 
@@ -56,17 +75,39 @@ def share(loops: list[tuple[str, int, bool]], threads: int) -> list[Step]:
 
 
 def cut_edges(
-    update: Block, tile: Iter | None, rows: int, root: str, shared: set[int | str], looped: list[Iter]
+    update: Block, tiles: list[tuple[Iter, int]], root: str, shared: set[int | str], looped: list[Iter]
 ) -> list[Step]:
-    """Where padding is read along the tile: unroll the taps there and cut the loop so that the middle has no guards."""
-    if tile is None:
-        return []
-    guards = [g for r in reads(update.value) for g in r.guard if tile.name in g.variables()]
-    if not guards:
-        return []
-    taps = [i for i in looped if any(i.name in g.variables() for g in guards)]
+    """Where padding is read along tiles: unroll the taps there and cut the loops so that the middle has no guards.
+
+    Args:
+        update: the Block that reads.
+        tiles: iterators with the size of their tiles, in the order of the loops over tiles.
+        root: name of the Block that the loops over tiles belong to.
+        shared: names of loops that are shared among threads.
+        looped: reduce iterators that are loops.
+    """
+    guards = [g for r in reads(update.value) for g in r.guard]
+    cut = [(it, size) for it, size in tiles if any(it.name in g.variables() for g in guards)]
+    names = {it.name for it, _ in cut}
+    edges = [g for g in guards if g.variables() & names]
+    taps = [i for i in looped if any(i.name in g.variables() for g in edges)]
     steps = [Step("unroll", f"{update.name}.{i.name}") for i in taps]
-    loop, count = f"{root}.{tile.name}", trips(tile, rows)
-    if loop in shared or count == 1:
-        return steps
-    return [*steps, Step("partition" if count > 2 else "unroll", loop)]
+    for it, size in reversed(cut):  # a loop that is cut is copied with those inside it, which then have other names
+        loop, count = f"{root}.{it.name}", trips(it, size)
+        if loop not in shared and count > 1 and (count == 2 or _has_middle(update, it, size, guards)):
+            steps.append(Step("partition" if count > 2 else "unroll", loop))
+    return steps
+
+
+def _has_middle(update: Block, it: Iter, size: int, guards: list[AffineExpr]) -> bool:
+    """Whether some tile of an iterator reads no padding along it."""
+    ranges = {i.name: (0, max(i.extent - 1, 0)) for i in update.iters}
+    first, last = 0, trips(it, size) - 1
+    for guard in guards:
+        step = guard.coefficient(it.name)
+        least = (guard - var(it.name) * step).bounds(ranges)[0]
+        if step > 0:
+            first = max(first, -(least // (step * size)))
+        elif step < 0:
+            last = min(last, (least // -step - size + 1) // size)
+    return first <= last

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..ir.target import Target
 
 FMA_PER_CYCLE = 2
@@ -24,57 +26,68 @@ def fits(rows: int, vectors: int, count: int) -> bool:
     return min(rows * vectors + vectors, rows * vectors + rows) + 1 <= count
 
 
-def tile_cycles(rows: int, vectors: int, steps: int) -> float:
-    """Cycles for one register tile over ``steps`` reduction steps, initialisation and epilogue included."""
-    flops = rows * vectors / FMA_PER_CYCLE
-    loads = (rows + vectors) / LOADS_PER_CYCLE
-    return max(flops, loads, FMA_LATENCY) * steps + rows * vectors * 1.5 + TILE_OVERHEAD
-
-
-def box_cycles(extent: int, lanes_total: int, steps: int, rows: int, vectors: int, lanes: int) -> float:
-    """Cycles for a box of ``extent`` rows and ``lanes_total`` values, tails included."""
-    full_rows, tail_rows = divmod(extent, rows)
-    width = vectors * lanes
-    full_panels, tail_values = divmod(lanes_total, width)
-    tail_vectors = -(-tail_values // lanes)
-    total = 0.0
-    for r, r_count in ((rows, full_rows), (tail_rows, 1)):
-        for v, v_count in ((vectors, full_panels), (tail_vectors, 1)):
-            if r and v:
-                total += r_count * v_count * tile_cycles(r, v, steps)
-    return total
-
-
-def register_tiles(
-    extent: int, values: int, steps: int, target: Target, stride_bytes: int = 0
-) -> list[tuple[int, int]]:
-    """Tiles that fit into registers, the fastest for a box first.
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What register tiles are laid over.
 
     Args:
-        extent: rows of the box.
+        extent: rows.
         values: elements of the vectorised axis.
         steps: steps of the reduction.
-        target: the CPU.
-        stride_bytes: distance of two rows of the operand that is broadcast; rows whose distance is a multiple of a
-            page compete for the same few lines of the first-level cache.
+        count: how many such boxes there are.
+        stride_bytes: distance of two rows of the operand that is broadcast, 0 where they are next to each other. Rows
+            whose distance is a multiple of a page compete for the same few lines of the first-level cache.
+        loads: loads that a vector takes: one if it is aligned, two if it spans two cache lines, more if it strides.
+        store: cycles that a vector of results takes beyond a plain store.
+    """
+
+    extent: int
+    values: int
+    steps: int
+    count: int = 1
+    stride_bytes: int = 0
+    loads: float = 1.0
+    store: float = 0.0
+
+    def tile_cycles(self, rows: int, vectors: int) -> float:
+        """Cycles for one register tile, initialisation and epilogue included."""
+        flops = rows * vectors / FMA_PER_CYCLE
+        loads = (rows + vectors * self.loads) / LOADS_PER_CYCLE
+        stores = rows * vectors * (1.5 + self.store)
+        return max(flops, loads, FMA_LATENCY) * self.steps + stores + TILE_OVERHEAD
+
+    def cycles(self, rows: int, vectors: int, lanes: int) -> float:
+        """Cycles for all boxes in tiles of ``rows`` by ``vectors``, tails included."""
+        full_rows, tail_rows = divmod(self.extent, rows)
+        full_panels, tail_values = divmod(self.values, vectors * lanes)
+        tail_vectors = -(-tail_values // lanes)
+        total = 0.0
+        for r, r_count in ((rows, full_rows), (tail_rows, 1)):
+            for v, v_count in ((vectors, full_panels), (tail_vectors, 1)):
+                if r and v:
+                    total += r_count * v_count * self.tile_cycles(r, v)
+        return total * self.count
+
+
+Cost = tuple[bool, float, int]
+
+
+def register_tiles(box: Box, target: Target) -> list[tuple[Cost, tuple[int, int]]]:
+    """Tiles that fit into registers, the fastest for a box first.
 
     Returns:
-        Pairs of rows and vectors.
+        What the order goes by (rows that compete for cache lines come last, then cycles), and rows and vectors.
     """
     lanes = target.vector_bits // 32
     count = registers(target)
-    most = max(1, -(-values // lanes))
-    aliased = stride_bytes > 0 and stride_bytes % PAGE_BYTES == 0
+    most = max(1, -(-box.values // lanes))
+    aliased = box.stride_bytes > 0 and box.stride_bytes % PAGE_BYTES == 0
     ways = max(target.l1_bytes // PAGE_BYTES - 2, 1) if aliased else count
     tiles = [
         (rows, vectors)
         for vectors in range(1, min(most, 8) + 1)
-        for rows in range(1, min(extent, count - 2) + 1)
+        for rows in range(1, min(box.extent, count - 2) + 1)
         if fits(rows, vectors, count)
     ]
-
-    def cost(tile: tuple[int, int]) -> tuple[bool, float, int]:
-        cycles = box_cycles(extent, values, steps, tile[0], tile[1], lanes)
-        return tile[0] > ways, cycles, -tile[0] * tile[1]
-
-    return sorted(tiles, key=cost)
+    costs = [((r > ways, box.cycles(r, v, lanes), -r * v), (r, v)) for r, v in tiles]
+    return sorted(costs, key=lambda item: item[0])

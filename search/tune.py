@@ -22,13 +22,13 @@ from ..passes.schedule import ScheduleError, trace_from_json
 from .base import Database, Runner, SearchStrategy
 from .contest import Build, Contest, TuneTask
 from .effort import EFFORTS
-from .evolutionary import EvolutionarySearch
 from .outcome import Outcome, Progress, SearchBudget, Source, StopReason, TuneResult
 from .ranking import Ranker
 from .space import Candidate, SearchSpace
+from .strategies import DEFAULT_STRATEGY, STRATEGIES, StrategyFactory
 from .task_scheduler import TaskScheduler, TaskState
 
-__all__ = ["Outcome", "Progress", "SearchBudget", "TuneResult", "TuneTask", "evolutionary", "tune_tasks"]
+__all__ = ["Outcome", "Progress", "SearchBudget", "TuneResult", "TuneTask", "tune_tasks"]
 
 _KNOWN = 2
 """Traces from the database that are measured again beside the default."""
@@ -36,13 +36,6 @@ _REMEMBERED = 10_000
 _LEARN_GROWTH = 1.05
 _SETTLE_S = 0.05
 _PREDICTED = FEATURE_NAMES.index("log_predicted")
-
-Strategy = Callable[[SearchSpace, Ranker, np.random.Generator], SearchStrategy]
-
-
-def evolutionary(space: SearchSpace, ranker: Ranker, rng: np.random.Generator) -> SearchStrategy:
-    """The default strategy."""
-    return EvolutionarySearch(space, ranker, rng)
 
 
 def tune_tasks(
@@ -53,7 +46,7 @@ def tune_tasks(
     *,
     build: Build,
     rng: np.random.Generator,
-    strategy: Strategy = evolutionary,
+    strategy: StrategyFactory = STRATEGIES[DEFAULT_STRATEGY],
     model: CostModel | None = None,
     history: TrainingData | None = None,
     timing: TimingProtocol | None = None,
@@ -134,7 +127,7 @@ class _Session:
     runner: Runner
     database: Database | None
     build: Build
-    strategy: Strategy
+    strategy: StrategyFactory
     model: CostModel
     history: TrainingData | None
     timing: TimingProtocol
@@ -239,7 +232,7 @@ class _Session:
         """Try candidates of a task; whether there were any."""
         task, began = self.running[number], self.clock()
         candidates, task.first = task.first[:count], task.first[count:]
-        task.strategy.tell([(c, math.inf) for c in candidates])
+        task.strategy.tell([(c, math.nan) for c in candidates])
         if len(candidates) < count:
             candidates += task.strategy.ask(count - len(candidates))
         if not candidates:

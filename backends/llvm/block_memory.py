@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...ir import dtypes
 from ...ir.affine import AffineExpr
-from ...ir.loop import Block, Iter, Read
+from ...ir.loop import Block, Index, Iter, Read
 from .access import FlatAccess, Scopes, flatten
 from .builder import Builder, VType, vtype
+from .lanes import Mask, guarded_lanes, prefix
 from .memory import CodegenError, Memory, Place
+from .strided import MAX_STRIDE, Window, picked, windows
 
 Value = tuple[str, VType]
 Point = dict[str, int]
-Key = tuple[str, AffineExpr, int, int]
+Key = tuple[str, AffineExpr, int, VType, Mask | None, float | int | bool]
 
 
 @dataclass(slots=True)
@@ -40,17 +43,37 @@ class BlockMemory:
     _memo: dict[int, Value] = field(default_factory=dict)
     _wide: Iter | None = None
     _forwards: bool = False
+    _lane_guards: Index = ()
+    _allowed: Mask | None = None
 
     def _active(self, point: Point) -> int:
-        """Lanes in use at a point."""
+        """Lanes in use at a point, as far as the end of the box goes."""
         if self._wide is None:
             return 0
         return min(self.lanes, self._wide.extent - point[self._wide.name])
 
-    def _mask(self, t: VType, point: Point) -> int | None:
-        """How many lanes of a value of type ``t`` are in use, None for all."""
-        active = self._active(point)
-        return active if t.lanes and active < t.lanes else None
+    def _mask(self, t: VType, point: Point, guard: Mask | None = None) -> Mask | None:
+        """Which lanes of a value of type ``t`` touch memory at a point; None for all.
+
+        Args:
+            t: the type.
+            point: the point.
+            guard: lanes that a guard of the access leaves, beside the Block's own.
+        """
+        if not t.lanes:
+            return None
+        mask = prefix(self._active(point), t.lanes)
+        for other in (self._allowed, guard):
+            mask = mask if other is None else mask.both(other, self.builder)
+        return None if mask.full else mask
+
+    def _lanes_of(self, conditions: Index, point: Point) -> Mask:
+        """The lanes in which conditions hold at a point."""
+        wide = self._wide
+        assert wide is not None
+        others = {n: AffineExpr((), v) for n, v in point.items() if n != wide.name}
+        exprs = [c.substitute(others) for c in conditions]
+        return guarded_lanes(self.builder, self.scopes, exprs, wide.name, point[wide.name], self.lanes)
 
     def _at(self, expr: AffineExpr, point: Point) -> AffineExpr:
         return self.scopes.resolve(expr).substitute({n: AffineExpr((), v) for n, v in point.items()})
@@ -77,6 +100,8 @@ class BlockMemory:
             self._splats[value[0] + t.text] = known
         return known
 
+    # ---- loads
+
     def _flatten(self, expr: Read, place: Place) -> FlatAccess:
         known = self._flat.get(id(expr))
         if known is None:
@@ -85,21 +110,36 @@ class BlockMemory:
         return known
 
     def _load_at(self, place: Place, flat: FlatAccess, point: Point) -> Value:
-        dtype = place.buffer.dtype
+        """A vector along the vectorised iterator, or a scalar where that does not move the access."""
         stride = self._stride(flat)
-        if stride is None or (stride not in (0, 1)):
-            return self._gather(place, flat, point)
+        if stride not in (0, 1):
+            return self._load_strided(place, flat, point, stride)
         dynamic, offset = flat.at(point)
-        t = vtype(dtype, self.lanes if stride == 1 else 0)
+        t = vtype(place.buffer.dtype, self.lanes if stride == 1 else 0)
         if place.in_registers:
             return self._load_register(place, dynamic, offset, t)
-        mask = self._mask(t, point)
-        key = (place.buffer.name, dynamic, offset, t.lanes if mask is None else mask)
+        return self._load_memory(place, dynamic, offset, t, self._mask(t, point))
+
+    def _load_memory(
+        self,
+        place: Place,
+        dynamic: AffineExpr,
+        offset: int,
+        t: VType,
+        mask: Mask | None,
+        otherwise: float | int | bool = 0,
+    ) -> Value:
+        key = (place.buffer.name, dynamic, offset, t, mask, otherwise)
         known = self._loaded.get(key)
         if known is not None:
             return known
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        value = self.builder.load(t, pointer, self._align(place, dynamic, offset), mask)
+        align = self._align(place, dynamic, offset)
+        if mask is None:
+            value = self.builder.load(t, pointer, align)
+        else:
+            other = self.builder.const(otherwise, t) if otherwise and t.dtype != "bool" else "zeroinitializer"
+            value = self.builder.load(t, pointer, align, mask.text(self.builder), other)
         if place.buffer.name != self.block.write.buffer:
             self._loaded[key] = (value, t)
         return value, t
@@ -134,72 +174,94 @@ class BlockMemory:
                 align //= 2
         return max(align, size)
 
-    def _gather(self, place: Place, flat: FlatAccess, point: Point) -> Value:
-        """Lanes that are not next to each other, one load each."""
+    def _load_strided(
+        self, place: Place, flat: FlatAccess, point: Point, stride: int | None, guard: Mask | None = None
+    ) -> Value:
+        """Lanes that are not next to each other: picked from the vectors they lie in, else one load each."""
+        if place.in_registers:
+            raise CodegenError(
+                f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}"
+            )
+        t = vtype(place.buffer.dtype, self.lanes)
+        mask = self._mask(t, point, guard)
+        if stride is None or not 1 < abs(stride) <= MAX_STRIDE:
+            return self._gather(place, flat, point, mask), t
+        found = windows(mask or prefix(self.lanes, self.lanes), stride, self.builder)
+        return picked(self.builder, t, found, lambda w: self._window(place, flat, point, t, w)), t
+
+    def _window(self, place: Place, flat: FlatAccess, point: Point, t: VType, window: Window) -> str:
+        """One of the vectors that hold the elements of a strided access."""
+        dynamic, offset = flat.at(point)
+        return self._load_memory(place, dynamic, offset + window.start, t, window.mask)[0]
+
+    def _gather(self, place: Place, flat: FlatAccess, point: Point, mask: Mask | None) -> str:
+        """One load per lane, under a branch where it is not known in advance whether the lane is in use."""
         b, wide = self.builder, self._wide
         assert wide is not None
-        if place.in_registers:
-            raise CodegenError(
-                f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}"
-            )
         t = vtype(place.buffer.dtype, self.lanes)
+        used = mask.lanes if mask is not None else (True,) * self.lanes
+        bits = mask.text(b) if mask is not None and mask.value else ""
+        # Lanes that are not in use are computed with all the same, and dividing by poison is undefined.
         out = "zeroinitializer"
-        for lane in range(self._active(point)):
-            element = self._scalar(place, flat, {**point, wide.name: point[wide.name] + lane})
+        for lane in (n for n, u in enumerate(used) if u):
+            at = {**point, wide.name: point[wide.name] + lane}
+            if bits:
+                holds = b.extract(vtype("bool", self.lanes), bits, lane)
+                element = self._where(holds, lambda at=at: self._scalar(place, flat, at), 0)[0]
+            else:
+                element = self._scalar(place, flat, at)[0]
             out = b.insert(t, out, element, lane)
+        return out
+
+    def _where(self, holds: str, load: Callable[[], Value], otherwise: float | int | bool) -> Value:
+        """What is loaded where a condition holds, else a constant, without touching memory."""
+        b = self.builder
+        before = b.block
+        inside, after = b.fresh_label("read"), b.fresh_label("join")
+        b.cond_br(holds, inside, after)
+        b.label(inside)
+        self.scopes.push()
+        loaded, splats = dict(self._loaded), dict(self._splats)
+        value, t = load()
+        self._loaded, self._splats = loaded, splats
+        self.scopes.pop()
+        end = b.block
+        b.br(after)
+        b.label(after)
+        out = b.phi(t.text, value, end)
+        b.add_incoming(out, b.const(otherwise, t), before)
         return out, t
 
-    def _scalar(self, place: Place, flat: FlatAccess, point: Point) -> str:
+    def _scalar(self, place: Place, flat: FlatAccess, point: Point) -> Value:
         dynamic, offset = flat.at(point)
+        t = vtype(place.buffer.dtype)
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        return self.builder.load(vtype(place.buffer.dtype), pointer, self._align(place, dynamic, offset))
+        return self.builder.load(t, pointer, self._align(place, dynamic, offset)), t
 
-    def _target(self) -> tuple[Place, FlatAccess]:
-        place = self.memory.places[self.block.write.buffer]
-        known = self._flat.get(0)
-        if known is None:
-            known = flatten(
-                place.buffer, self.block.write.index, self.scopes, frozenset(i.name for i in self.block.iters)
-            )
-            self._flat[0] = known
-        return place, known
-
-    def _load_written(self, point: Point) -> Value:
-        place, flat = self._target()
-        return self._load_at(place, flat, point)
-
-    def _store(self, point: Point, value: Value) -> None:
-        place, flat = self._target()
+    def _load_lanes(self, expr: Read, point: Point, guard: Mask) -> Value:
+        """A read whose guard differs between lanes: memory is touched only for the lanes that it lets through."""
+        b, place = self.builder, self.memory.places[expr.buffer]
+        flat = self._flatten(expr, place)
         stride = self._stride(flat)
-        if stride is None or stride not in (0, 1):
-            self._scatter(place, flat, point, value)
-            return
-        if self._wide is not None and stride == 0:
-            raise CodegenError(f"expected the vectorised {self._wide.name} in what {self.block.name} writes")
-        t = vtype(place.buffer.dtype, self.lanes)
-        text = self._widen(value, t)
-        dynamic, offset = flat.at(point)
+        t = vtype(expr.dtype, self.lanes)
         if place.in_registers:
-            if dynamic.terms:
-                self._load_register(place, dynamic, offset, t)
-            self._live[(place.buffer.name, offset)] = (text, t)
-            return
-        pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        mask = self._mask(t, point)
-        self.builder.store(t, text, pointer, self._align(place, dynamic, offset), mask)
-        if self._forwards:
-            self._loaded[place.buffer.name, dynamic, offset, t.lanes if mask is None else mask] = (text, t)
+            value = self._widen(self._load_at(place, flat, point), t)
+        elif stride == 1:
+            dynamic, offset = flat.at(point)
+            value, _ = self._load_memory(place, dynamic, offset, t, self._mask(t, point, guard), expr.otherwise)
+            if not expr.otherwise or t.dtype != "bool":
+                return value, t
+        elif stride == 0:
+            value = self._widen(self._once(place, flat, point, t, guard), t)
+        else:
+            value = self._load_strided(place, flat, point, stride, guard)[0]
+        return b.select(t, guard.text(b), value, b.const(expr.otherwise, t)), t
 
-    def _scatter(self, place: Place, flat: FlatAccess, point: Point, value: Value) -> None:
-        wide = self._wide
-        assert wide is not None
-        if place.in_registers:
-            raise CodegenError(
-                f"expected whole vectors of the register buffer {place.buffer.name} in {self.block.name}"
-            )
-        scalar = vtype(place.buffer.dtype)
-        for lane in range(self._active(point)):
-            element = value[0] if not value[1].lanes else self.builder.extract(value[1], value[0], lane)
-            dynamic, offset = flat.at({**point, wide.name: point[wide.name] + lane})
-            pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-            self.builder.store(scalar, element, pointer, self._align(place, dynamic, offset))
+    def _once(self, place: Place, flat: FlatAccess, point: Point, t: VType, guard: Mask) -> Value:
+        """One element for all lanes, loaded if any of them is in use."""
+        mask = self._mask(t, point, guard)
+        if mask is not None and mask.value:
+            return self._where(mask.any(self.builder), lambda: self._load_at(place, flat, point), 0)
+        if mask is not None and mask.empty:
+            return self.builder.const(0, t.scalar), t.scalar
+        return self._load_at(place, flat, point)

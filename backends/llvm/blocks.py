@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...ir import dtypes
 from ...ir.affine import AffineExpr, var
-from ...ir.loop import Apply, Const, Expr, IndexValue, Iter, Read, reads
+from ...ir.loop import Apply, Const, Expr, Index, IndexValue, Iter, Read, reads
 from ...ir.monoid import MONOIDS
 from . import elementwise
 from .access import I64
-from .block_memory import BlockMemory, Point, Value
+from .block_memory import Point, Value
+from .block_stores import BlockStores
 from .builder import VType, vtype
+from .lanes import Mask
 from .memory import CodegenError
 
 _REDUCE = {
@@ -27,7 +29,7 @@ _REDUCE = {
 
 
 @dataclass(slots=True)
-class BlockEmitter(BlockMemory):
+class BlockEmitter(BlockStores):
     """Emits one Block.
 
     Args:
@@ -46,21 +48,20 @@ class BlockEmitter(BlockMemory):
         # Points write different elements, so that only the next step of a reduction reads what was stored.
         self._forwards = all(r.buffer != block.write.buffer for r in reads(block.value))
         self._wide = next((i for i in block.iters if i.vectorized), None)
-        if self._wide is not None and self._lane_dependent_guard(self._wide.name):
-            self._wide = None
         self.lanes = self.memory.lanes if self._wide is not None else 0
-        for point in self._points():
-            self._memo.clear()
-            self._guarded(point)
+        across = self._across()
+        if across is not None:
+            self._store_transposed(across)
+        else:
+            for point in self._points():
+                self._memo.clear()
+                self._guarded(point)
         self._flush()
 
     @property
     def _horizontal(self) -> bool:
         """Whether lanes are combined with each other."""
         return self._wide is not None and self._wide.kind == "reduce"
-
-    def _lane_dependent_guard(self, name: str) -> bool:
-        return any(name in g.variables() for g in self.block.guard)
 
     def _points(self) -> Iterator[Point]:
         """Points in program order, along the vectorised iterator one per vector; one for all of them if it reduces."""
@@ -74,18 +75,52 @@ class BlockEmitter(BlockMemory):
 
     def _guarded(self, point: Point) -> None:
         conditions: list[AffineExpr] = []
-        for guard in self.block.guard:
+        for guard in self._split(self.block.guard)[0]:
             resolved = self._at(guard, point)
             if not resolved.is_constant:
                 conditions.append(resolved)
             elif resolved.const < 0:
-                if self.block.guard_mode == "zero":
-                    self._store_zero(point)
+                self._otherwise(point)
                 return
         if not conditions:
+            self._guarded_lanes(point)
+            return
+        self._branch(lambda: self._holds(conditions), point, self._guarded_lanes)
+
+    def _split(self, guard: Index) -> tuple[Index, Index]:
+        """Conditions that hold for all lanes alike, and those that differ between lanes."""
+        wide = self._wide
+        if wide is None:
+            return guard, ()
+        lanewise = tuple(g for g in guard if wide.name in g.variables())
+        return tuple(g for g in guard if g not in lanewise), lanewise
+
+    def _guarded_lanes(self, point: Point) -> None:
+        """The statement in those lanes that the guard leaves."""
+        lanewise = self._split(self.block.guard)[1]
+        if not lanewise or self._horizontal:
             self._statement(point)
             return
-        self._branch(conditions, point)
+        allowed = self._lanes_of(lanewise, point)
+        if allowed.full:
+            self._statement(point)
+        elif allowed.empty:
+            self._otherwise(point)
+        elif allowed.value:  # reads that all lanes share must not happen where no lane is left
+            self._branch(lambda: allowed.any(self.builder), point, lambda p: self._some_lanes(allowed, p))
+        else:
+            self._some_lanes(allowed, point)
+
+    def _some_lanes(self, allowed: Mask, point: Point) -> None:
+        self._allowed = allowed
+        if self.block.guard_mode == "skip":
+            self._statement(point)
+            self._allowed = None
+            return
+        t = vtype(self.block.value.dtype, self.lanes)
+        value = self._widen(self._eval(self.block.value, point), t)
+        self._allowed = None
+        self._store(point, (self.builder.select(t, allowed.text(self.builder), value, self.builder.const(0, t)), t))
 
     def _holds(self, conditions: list[AffineExpr]) -> str:
         b = self.builder
@@ -95,12 +130,12 @@ class BlockEmitter(BlockMemory):
             out = b.op("and", vtype("bool"), out, test)
         return out
 
-    def _branch(self, conditions: list[AffineExpr], point: Point) -> None:
+    def _branch(self, holds: Callable[[], str], point: Point, then: Callable[[Point], None]) -> None:
         b = self.builder
         self._flush()
         inside, outside, after = b.fresh_label("in"), b.fresh_label("out"), b.fresh_label("after")
-        b.cond_br(self._holds(conditions), inside, outside)
-        for label, run in ((inside, self._statement), (outside, self._otherwise)):
+        b.cond_br(holds(), inside, outside)
+        for label, run in ((inside, then), (outside, self._otherwise)):
             b.label(label)
             self.scopes.push()
             run(point)
@@ -162,15 +197,30 @@ class BlockEmitter(BlockMemory):
         for start in range(0, wide.extent, self.lanes):
             self._memo.clear()
             point[wide.name] = start
-            new = self._widen(self._eval(self.block.value, point), t)
-            active = self._active(point)
-            if active < self.lanes:
-                mask = b.lanes([i < active for i in range(self.lanes)], vtype("bool", self.lanes))
-                new = b.select(t, mask, new, identity)
+            lanewise = self._split(self.block.guard)[1]
+            self._allowed = self._lanes_of(lanewise, point) if lanewise else None
+            new = self._value_of_lanes(t, point)
+            mask = self._mask(t, point)
+            if mask is not None:
+                new = b.select(t, mask.text(b), new, identity)
+            self._allowed = None
             total = new if not total else elementwise.binary(b, MONOIDS[monoid].combine, t, total, new)
         names = _REDUCE[monoid]
         name = names[0] if t.is_float else names[1] if t.dtype in dtypes.SIGNED else names[2]
         return b.reduce(name, t, total)
+
+    def _value_of_lanes(self, t: VType, point: Point) -> str:
+        """The Block's value in the lanes that its guard leaves; what the others hold does not matter."""
+
+        def value() -> Value:
+            return self._widen(self._eval(self.block.value, point), t), t
+
+        allowed = self._allowed
+        if allowed is not None and allowed.empty:
+            return self.builder.const(0, t)
+        if allowed is not None and allowed.value:
+            return self._where(allowed.any(self.builder), value, 0)[0]
+        return value()[0]
 
     # ---- expressions
 
@@ -228,52 +278,20 @@ class BlockEmitter(BlockMemory):
     # ---- reads
 
     def _read(self, expr: Read, point: Point) -> Value:
-        if self._wide is not None and any(self._wide.name in g.variables() for g in expr.guard):
-            return self._lanewise(expr, point)
-        conditions = [self._at(g, point) for g in expr.guard]
-        if any(c.is_constant and c.const < 0 for c in conditions):
+        shared, lanewise = self._split(expr.guard)
+        conditions = [self._at(g, point) for g in shared]
+        guard = self._lanes_of(lanewise, point) if lanewise else None
+        if any(c.is_constant and c.const < 0 for c in conditions) or (guard is not None and guard.empty):
             t = vtype(expr.dtype)
             return self.builder.const(expr.otherwise, t), t
         dynamic = [c for c in conditions if not c.is_constant]
         if not dynamic:
-            return self._load(expr, point)
-        return self._diamond(dynamic, expr, point)
+            return self._load(expr, point, guard)
+        return self._where(self._holds(dynamic), lambda: self._load(expr, point, guard), expr.otherwise)
 
-    def _diamond(self, conditions: list[AffineExpr], expr: Read, point: Point) -> Value:
-        """Load where the conditions hold, else the padding value, without touching memory."""
-        b = self.builder
-        holds = self._holds(conditions)
-        before = b.block
-        inside, after = b.fresh_label("read"), b.fresh_label("join")
-        b.cond_br(holds, inside, after)
-        b.label(inside)
-        self.scopes.push()
-        loaded, splats = dict(self._loaded), dict(self._splats)
-        value, t = self._load(expr, point)
-        self._loaded, self._splats = loaded, splats
-        self.scopes.pop()
-        end = b.block
-        b.br(after)
-        b.label(after)
-        out = b.phi(t.text, value, end)
-        b.add_incoming(out, b.const(expr.otherwise, t), before)
-        return out, t
-
-    def _lanewise(self, expr: Read, point: Point) -> Value:
-        """A read whose guard differs between lanes: one guarded scalar read per lane."""
-        b, wide = self.builder, self._wide
-        assert wide is not None
-        t = vtype(expr.dtype, self.lanes)
-        # Lanes that are not in use are computed with all the same, and dividing by poison is undefined.
-        out, active = "zeroinitializer", self._active(point)
-        self._wide = None
-        for lane in range(active):
-            element, _ = self._read(expr, {**point, wide.name: point[wide.name] + lane})
-            out = b.insert(t, out, element, lane)
-        self._wide = wide
-        return out, t
-
-    def _load(self, expr: Read, point: Point) -> Value:
+    def _load(self, expr: Read, point: Point, guard: Mask | None) -> Value:
+        if guard is not None and not guard.full:
+            return self._load_lanes(expr, point, guard)
         place = self.memory.places[expr.buffer]
         flat = self._flatten(expr, place)
         return self._load_at(place, flat, point)

@@ -148,6 +148,11 @@ class Builder:
         nodes = [f"{name} = {node}" for node, name in self._metadata.items()]
         return "\n".join([*self._globals.values(), *self._declares.values(), *self._functions, *nodes, ""])
 
+    @property
+    def length(self) -> int:
+        """Instructions of the open function."""
+        return len(self._lines)
+
     def metadata(self, node: str) -> str:
         """Intern a metadata node such as ``!{i32 1}`` and return its name, e.g. ``!0``."""
         return self._metadata.setdefault(node, f"!{len(self._metadata)}")
@@ -340,24 +345,33 @@ class Builder:
             return base
         return self.value(f"getelementptr {elem}, ptr {base}, i64 {offset}")
 
-    def load(self, t: VType, ptr: str, align: int, mask_lanes: int | None = None, metadata: str = "") -> str:
+    def load(
+        self,
+        t: VType,
+        ptr: str,
+        align: int,
+        mask: str | None = None,
+        otherwise: str = "zeroinitializer",
+        metadata: str = "",
+    ) -> str:
         """Load a value.
 
         Args:
             t: Its type.
             ptr: The address.
             align: Alignment of ``ptr`` in bytes.
-            mask_lanes: Touch only the first lanes; the others are zero.
+            mask: Booleans, one per lane: memory is touched only where they hold.
+            otherwise: The lanes where they don't, of the type in memory.
             metadata: Attachments, e.g. ``!alias.scope !1, !noalias !2``.
         """
         note = f", {metadata}" if metadata else ""
-        if mask_lanes is None or mask_lanes >= t.lanes:
+        if mask is None:
             loaded = self.effect(f"load {t.memory}, ptr {ptr}, align {align}{note}")
         else:
-            name, kind, mask = self._masked("load", t, mask_lanes)
+            name, kind = self._masked("load", t)
             self._declares.setdefault(name, f"declare {t.memory} @{name}(ptr, i32 immarg, {kind}, {t.memory})")
             loaded = self.effect(
-                f"call {t.memory} @{name}(ptr {ptr}, i32 {align}, {kind} {mask}, {t.memory} zeroinitializer){note}"
+                f"call {t.memory} @{name}(ptr {ptr}, i32 {align}, {kind} {mask}, {t.memory} {otherwise}){note}"
             )
         return loaded if t.dtype != "bool" else self.value(f"icmp ne {t.memory} {loaded}, zeroinitializer")
 
@@ -367,7 +381,7 @@ class Builder:
         value: str,
         ptr: str,
         align: int,
-        mask_lanes: int | None = None,
+        mask: str | None = None,
         nontemporal: bool = False,
         metadata: str = "",
     ) -> None:
@@ -378,7 +392,7 @@ class Builder:
             value: The value.
             ptr: The address.
             align: Alignment of ``ptr`` in bytes.
-            mask_lanes: Touch only the first lanes.
+            mask: Booleans, one per lane: memory is touched only where they hold.
             nontemporal: Bypass the caches (needs ``ptr`` aligned to the whole vector).
             metadata: Attachments, e.g. ``!alias.scope !1, !noalias !2``.
         """
@@ -387,15 +401,14 @@ class Builder:
             note += f", !nontemporal {self.metadata('!{i32 1}')}"
         if t.dtype == "bool":
             value = self.value(f"zext {t.text} {value} to {t.memory}")
-        if mask_lanes is None or mask_lanes >= t.lanes:
+        if mask is None:
             self._lines.append(f"store {t.memory} {value}, ptr {ptr}, align {align}{note}")
             return
-        name, kind, mask = self._masked("store", t, mask_lanes)
+        name, kind = self._masked("store", t)
         self._declares.setdefault(name, f"declare void @{name}({t.memory}, ptr, i32 immarg, {kind})")
         self._lines.append(f"call void @{name}({t.memory} {value}, ptr {ptr}, i32 {align}, {kind} {mask}){note}")
 
-    def _masked(self, verb: str, t: VType, mask_lanes: int) -> tuple[str, str, str]:
-        """Name of the masked intrinsic, type and text of the constant mask."""
+    def _masked(self, verb: str, t: VType) -> tuple[str, str]:
+        """Name of the masked intrinsic, and type of its mask."""
         suffix = f"v{t.lanes}i8" if t.dtype == "bool" else t.suffix
-        mask = ", ".join(["i1 true"] * mask_lanes + ["i1 false"] * (t.lanes - mask_lanes))
-        return f"llvm.masked.{verb}.{suffix}.p0", f"<{t.lanes} x i1>", f"<{mask}>"
+        return f"llvm.masked.{verb}.{suffix}.p0", f"<{t.lanes} x i1>"

@@ -11,7 +11,7 @@ import hashlib
 from ...ir.affine import AffineExpr
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
-from ...passes.legalize import legalize, statements
+from ...passes.legalize import legalize
 from .access import I64, Scopes
 from .blocks import BlockEmitter
 from .builder import Builder, vtype
@@ -19,9 +19,9 @@ from .kernel import Kernel
 from .memory import CodegenError, Memory
 from .toolchain import object_code
 
-CODEGEN_VERSION = 1
-MAX_STATEMENTS = 20_000
-"""Most statements a kernel is unrolled into; LLVM takes seconds for more."""
+CODEGEN_VERSION = 2
+MAX_INSTRUCTIONS = 16_384
+"""Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"
 
 
@@ -37,7 +37,7 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
 
     Raises:
         CodegenError: the schedule can't be emitted: a register buffer with indices that are not constant or vectors
-            that overlap, an operation without code, or more than `MAX_STATEMENTS` unrolled statements.
+            that overlap, an operation without code, or more than `MAX_INSTRUCTIONS`.
     """
     text, extent, scratch = kernel_ir(func, target)
     # Equal code may serve programs of different sizes, which are different kernels.
@@ -62,7 +62,6 @@ class _Emitter:
         self.scopes = Scopes(builder)
         self.memory = Memory(builder, lanes)
         self.ranges: dict[str, tuple[int, int]] = {}
-        self.statements = 0
 
     def function(self, func: LoopFunc) -> tuple[str, int, int]:
         """The module's text, the parallel extent and the scratch bytes."""
@@ -113,10 +112,9 @@ class _Emitter:
                 self._loop(stmt)
 
     def _block(self, block: Block) -> None:
-        self.statements += statements(block.iters, self.memory.lanes)
-        if self.statements > MAX_STATEMENTS:
-            raise CodegenError(f"expected at most {MAX_STATEMENTS} unrolled statements, found more in {block.name}")
         BlockEmitter(self.b, self.scopes, self.memory, block).emit()
+        if self.b.length > MAX_INSTRUCTIONS:
+            raise CodegenError(f"expected at most {MAX_INSTRUCTIONS} instructions, found more in {block.name}")
 
     def _if(self, stmt: If) -> None:
         b = self.b

@@ -22,7 +22,7 @@ from .link import digest, load
 from .plan_table import PlanTable, aligned_empty, kernels_digest, verify_kernels
 from .toolchain import object_code
 from .xla_abi import XlaAbi, read_abi
-from .xla_handler import entry_ir, handler_ir, xla_dtype
+from .xla_handler import ENTRY_IR, handler_ir, xla_dtype
 
 if TYPE_CHECKING:
     from ...ir.graph import TensorType
@@ -64,12 +64,13 @@ def bind_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> Callable[..., tu
     return run
 
 
-def register_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
+def register_plan(plan: ExecPlan, kernels: Mapping[str, Kernel], code: RuntimeCode | None = None) -> str:
     """Register a plan as a custom call target, once per content; see `bind_plan`.
 
     Args:
         plan: the plan.
         kernels: every kernel that the plan names, by symbol.
+        code: what `runtime_code` gave in a process with the same jaxlib; None to generate it here.
 
     Returns:
         The target's name: the same in every process for the same plan, kernels and runtime.
@@ -81,39 +82,52 @@ def register_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
     """
     verify_plan(plan)
     verify_kernels(plan, kernels)
-    runtime = _runtime()
-    name = f"tilewright_{kernels_digest(plan, kernels)}_{runtime.version}"
+    code = code or runtime_code()
+    name = plan_target(plan, kernels, code)
     with _lock:
         if name not in _registered:
-            registration = _Registration(name, plan, kernels, runtime)
+            registration = _Registration(name, plan, kernels, code)
             jax.ffi.register_ffi_target(name, registration.capsule, platform="cpu")
             _registered[name] = registration
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class _Runtime:
-    """The handler's code in this process."""
+def plan_target(plan: ExecPlan, kernels: Mapping[str, Kernel], code: RuntimeCode) -> str:
+    """The name under which a plan is registered."""
+    return f"tilewright_{kernels_digest(plan, kernels)}_{digest(code.handler)[:8]}"
 
-    abi: XlaAbi
-    handler: int
-    version: str
+
+@dataclass(frozen=True, slots=True)
+class RuntimeCode:
+    """Object code that all plans share.
+
+    Args:
+        handler: defines ``tilewright_handle`` for the interface of one jaxlib.
+        entry: defines ``tilewright_entry``, which is linked anew for every plan.
+    """
+
+    handler: bytes
+    entry: bytes
 
 
 @functools.cache
-def _runtime() -> _Runtime:
-    abi = read_abi(Path(jax.ffi.include_dir()))
-    code = object_code(handler_ir(abi), features="")
-    return _Runtime(abi, load(code).address("tilewright_handle"), digest(code)[:8])
+def runtime_code() -> RuntimeCode:
+    """The code for the installed jaxlib, generated once per process."""
+    return RuntimeCode(object_code(handler_ir(_abi()), features=""), object_code(ENTRY_IR, features=""))
+
+
+@functools.cache
+def _abi() -> XlaAbi:
+    return read_abi(Path(jax.ffi.include_dir()))
 
 
 class _Registration:
     """A plan's table, entry point and capsule."""
 
-    def __init__(self, name: str, plan: ExecPlan, kernels: Mapping[str, Kernel], runtime: _Runtime) -> None:
+    def __init__(self, name: str, plan: ExecPlan, kernels: Mapping[str, Kernel], code: RuntimeCode) -> None:
         self._specs = [
-            _SpecTable(runtime.abi, name, "argument", plan.inputs),
-            _SpecTable(runtime.abi, name, "result", plan.outputs),
+            _SpecTable(_abi(), name, "argument", plan.inputs),
+            _SpecTable(_abi(), name, "result", plan.outputs),
         ]
         signature = {
             "inputs": len(plan.inputs),
@@ -122,9 +136,12 @@ class _Registration:
             "output_table": self._specs[1].address,
         }
         self._table = PlanTable(plan, kernels, _usable_threads(), signature)
-        code = object_code(entry_ir(name, runtime.handler, self._table.address), features="")
-        entry = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(load(code).address(name))
-        self.capsule = jax.ffi.pycapsule(entry)
+        imports = {
+            "tilewright_handle": load(code.handler).address("tilewright_handle"),
+            "tilewright_plan": self._table.address,
+        }
+        address = load(code.entry, imports).address("tilewright_entry")
+        self.capsule = jax.ffi.pycapsule(ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address))
 
 
 class _SpecTable:

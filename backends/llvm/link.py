@@ -11,11 +11,14 @@ import ctypes
 import functools
 import hashlib
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import llvmlite.binding as llvm
 
 _lock = threading.Lock()
 _libraries: dict[str, Library] = {}
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class LinkError(RuntimeError):
@@ -55,27 +58,30 @@ def digest(object_code: bytes) -> str:
     return hashlib.blake2b(object_code, digest_size=16).hexdigest()
 
 
-def load(object_code: bytes) -> Library:
+def load(object_code: bytes, imports: Mapping[str, int] = _NOTHING) -> Library:
     """Load object code, or return what was loaded from equal bytes before. Safe to call from any thread.
 
     Args:
         object_code: a relocatable object file for this machine.
+        imports: addresses of symbols that the object leaves undefined.
 
     Returns:
-        The library; undefined symbols are taken from the process (libc and libm).
+        The library; other undefined symbols are taken from the process (libc and libm).
 
     Raises:
         LinkError: the bytes are not an object file for this machine.
     """
-    key = digest(object_code)
+    key = "-".join([digest(object_code), *(f"{name}.{address:x}" for name, address in sorted(imports.items()))])
     with _lock:
         if key not in _libraries:
-            _libraries[key] = _link(object_code, f"tilewright-{key}")
+            _libraries[key] = _link(object_code, imports, f"tilewright-{key}")
         return _libraries[key]
 
 
-def _link(object_code: bytes, name: str) -> Library:
+def _link(object_code: bytes, imports: Mapping[str, int], name: str) -> Library:
     builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
+    for symbol, address in imports.items():
+        builder.import_symbol(symbol, address)
     try:
         tracker = builder.link(_session(), name)
     except RuntimeError as error:
@@ -88,7 +94,9 @@ def _link(object_code: bytes, name: str) -> Library:
 def _session() -> llvm.LLJIT:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    session = llvm.create_lljit_compiler()
+    # JITLink places all sections of an object side by side. LLVM's older linker may put code and constants further
+    # apart than a relative address reaches, which ends the process.
+    session = llvm.create_lljit_compiler(use_jit_link=True)
     # One reference too many, so that not even interpreter shutdown unmaps code that another thread may be running.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
     return session

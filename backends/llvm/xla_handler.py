@@ -1,7 +1,7 @@
 """The custom call that XLA sees: checks the call frame, gathers a team from XLA's thread pool and runs the plan.
 
 One handler, `tilewright_handle`, serves every plan; a plan's own entry point is two instructions that add the address
-of its table (`entry_ir`). Nothing here takes Python's interpreter lock.
+of its table (`ENTRY_IR`, linked once per plan). Nothing here takes Python's interpreter lock.
 """
 
 from __future__ import annotations
@@ -64,23 +64,17 @@ def handler_ir(abi: XlaAbi) -> str:
     return runtime_ir(extra, constants=constants, offsets={**abi.offsets, **spec_offsets})
 
 
-def entry_ir(symbol: str, handler: int, plan: int) -> str:
-    """A plan's entry point: a call of the handler with the plan's table.
+ENTRY_IR = """
+@tilewright_plan = external global i8
 
-    Args:
-        symbol: name of the function to define.
-        handler: address of ``tilewright_handle``.
-        plan: address of the plan's table.
+declare ptr @tilewright_handle(ptr, ptr)
 
-    Returns:
-        IR text of a module.
-    """
-    return f"""
-define ptr @{symbol}(ptr %frame) {{
-  %error = tail call ptr inttoptr (i64 {handler} to ptr)(ptr %frame, ptr inttoptr (i64 {plan} to ptr))
+define ptr @tilewright_entry(ptr %frame) {
+  %error = tail call ptr @tilewright_handle(ptr %frame, ptr @tilewright_plan)
   ret ptr %error
-}}
+}
 """
+"""A plan's entry point: a call of the handler with the plan's table; the linker supplies both addresses."""
 
 
 _MESSAGES = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +156,13 @@ def test_bad_object_code_is_an_error() -> None:
     )
     with pytest.raises(link.LinkError, match="'f'"):
         link.load(needy).address("f")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reserves address space with Linux's mmap")
+def test_code_and_constants_stay_within_reach_of_each_other() -> None:
+    script = Path(__file__).with_name("linking_far_apart.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "linked\n", done.stderr
 
 
 def test_compiling_and_linking_from_many_threads() -> None:

@@ -98,3 +98,41 @@ def test_programs_without_iterators_have_features() -> None:
     block = Block("b", (), Access("y", ()), Apply("exp", (Read("x", (), "float32"),), "float32"))
     features = extract_features(dissect(LoopFunc("f", buffers, 1, block)), [(), ()], detect_target())
     assert features.shape == (2, len(FEATURE_NAMES)) and np.isfinite(features).all()
+
+
+WINDOWS = """tilewright loop ir 1
+func pool
+  input x0: float32[16, 57, 115]
+  output y0: float32[16, 28, 57]
+  alloc t0: float32[16, 28, 57]
+    block max.init [c: 0..16, i: 0..28, j: 0..57]
+      t0[c, i, j] = -inf:float32
+    block max [c: 0..16, i: 0..28, j: 0..57, r: 0..3 reduce, s: 0..3 reduce]
+      t0[c, i, j] max= x0[c, 2*i + r, {step}*j + s]
+    block out [c: 0..16, i: 0..28, j: 0..57]
+      y0[c, i, j] = t0[c, i, j]
+"""
+
+
+def windows(rows: int) -> Trace:
+    return (
+        *(Step("split", "out", (n, f)) for n, f in (("c", 1), ("j", 57), ("i", rows))),
+        Step("compute_at", "t0", ("out.i",)),
+        Step("set_scope", "t0", ("register",)),
+        *(Step("vectorize", b, ("j",)) for b in ("max.init", "max", "out")),
+        Step("split", "max", ("s", 1)),
+        Step("parallel", "out.c"),
+    )
+
+
+def test_small_strides_cost_a_few_loads_and_not_one_per_lane() -> None:
+    plain, strided = (parse_ir(WINDOWS.replace("{step}", step)) for step in ("1", "2"))
+    one, two = (float(predict_native(f, [windows(4)], TARGET)[0]) for f in (plain, strided))
+    assert one < two < 3 * one
+
+
+def test_transposed_results_cost_more() -> None:
+    plain = tiled(14, 32, 1)
+    transposed = (Step("cache_write", "t0"), *plain)
+    seconds = predict_native(parse_ir(MATMUL), [plain, transposed], TARGET)
+    assert seconds[0] < seconds[1] < 2 * seconds[0]

@@ -31,9 +31,10 @@ def sample(count: int) -> list[Any]:
         if harness.group_name not in _SKIPPED_GROUPS and harness.filter("cpu"):
             groups[harness.group_name].append(harness)
     order = random.Random(0)
-    for members in groups.values():
-        order.shuffle(members)
     names = sorted(groups)
+    for name in names:
+        groups[name].sort(key=lambda h: h.fullname)  # JAX makes some of them in the order of a set
+        order.shuffle(groups[name])
     picked: list[Any] = []
     while len(picked) < count and any(groups.values()):
         for name in names:

@@ -129,7 +129,7 @@ def test_buffer_types() -> None:
 def test_loop_kinds() -> None:
     loop = For("l", (constant(0),), (constant(1),), parse_ir(COPY).body)
     func = parse_ir(COPY)
-    refused(replace(func, body=replace(loop, kind="grid")), "loop_kinds", "found grid")  # pyright: ignore
+    refused(replace(func, body=replace(loop, kind="spiral")), "loop_kinds", "found spiral")  # pyright: ignore
     refused(replace(func, body=replace(loop, lower=())), "loop_kinds", "expected a lower and an upper bound")
     inner = "      block b [i: 0..8]\n        y[i] = x[i]\n"
     refused(program("  for m in 0..2\n    unroll l in 0..m\n" + inner), "loop_kinds", "constant bounds of the unroll")

@@ -77,6 +77,15 @@ HALO = program("""
         y[i] sum= t[i + r - 1]{i + r - 1 >= 0, -i - r + 9 >= 0 else 0.0}
 """)
 
+GRAM = program("""
+    input x: float32[6, 5]
+    output y: float32[6, 6]
+    block init [i: 0..6, j: 0..6]
+      y[i, j] = 0.0:float32
+    block update [i: 0..6, j: 0..6, k: 0..5 reduce]
+      y[i, j] sum= mul(x[i, k], x[j, k])
+""")
+
 ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
 GOLDEN = {
     "split": (MATMUL, steps(("split", "out", "j", 4))),
@@ -84,6 +93,7 @@ GOLDEN = {
     "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),
     "unroll": (MATMUL, steps(("split", "update", "k", 1), ("unroll", "update.k"))),
     "parallel": (CHAIN, steps(("compute_inline", "t"), ("split", "out", "i", 2), ("parallel", "out.i"))),
+    "grid": (MATMUL, steps(*ROW, ("grid", "out.i"), ("grid", "out.j"))),
     "fuse": (MATMUL, steps(*ROW, ("fuse", "out.i", "out.j"))),
     "interchange": (MATMUL, steps(*ROW, ("interchange", "out.i", "out.j"))),
     "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
@@ -92,8 +102,18 @@ GOLDEN = {
     "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
     "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),
     "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),
+    "cache_read_one_of_two": (GRAM, steps(("split", "update", "j", 4), ("cache_read", "x", "update.j", 1))),
     "cache_write": (MATMUL, steps(("cache_write", "t"))),
     "rfactor": (MATMUL, steps(("rfactor", "update", "k", 2))),
+    "accumulate": (
+        MATMUL,
+        steps(
+            ("split", "update", "k", 2),
+            ("split", "update", "k", 1),
+            ("accumulate", "update", "update.k"),
+            ("set_scope", "t.a", "register"),
+        ),
+    ),
     "compute_at_padded": (HALO, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
     "compute_at_halo": (CHAIN, steps(("split", "out", "i", 4), ("compute_at", "t", "out.i"))),
 }

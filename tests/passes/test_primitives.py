@@ -28,11 +28,30 @@ def test_golden(name, golden):
     golden.check(name, f"{print_ir(before)}\n{chr(10).join(map(str, trace))}\n\n{print_ir(after)}")
 
 
+def test_accumulate_refuses_a_result_that_is_read_on_the_way():
+    prefix_sums = program("""
+    input x: float32[3]
+    output y: float32[3]
+    alloc t: float32[]
+      block init []
+        t[] = 0.0:float32
+      for r in 0..3
+        block update []
+          t[] sum= x[r]
+        block out []
+          y[r] = t[]
+""")
+    refused(prefix_sums, ("accumulate", "update", "r"), match="expected only update to use t inside r, found out")
+
+
 def test_every_primitive_has_a_golden():
     assert set(primitives()) <= set(GOLDEN)
 
 
 # ---- refusals
+
+
+TWO_LEVELS = (("split", "update", "k", 2), ("split", "update", "k", 1))
 
 
 def refused(func: LoopFunc, *rows: tuple, match: str) -> None:
@@ -61,6 +80,8 @@ def refused(func: LoopFunc, *rows: tuple, match: str) -> None:
         ([*ROW, ("unroll", "out.j"), ("fuse", "out.i", "out.j")], "expected serial loops from 0 to a constant"),
         ([*ROW, ("interchange", "out.j", "out.i")], "expected out.i directly inside out.j"),
         ([("split", "out", "i", 2), ("parallel", "out.i")], "only outermost loop, found it inside a Seq"),
+        ([*ROW, ("grid", "out.j")], "expected out.j inside grid loops only, found it inside the serial loop out.i"),
+        ([*ROW, ("unroll", "out.i"), ("grid", "out.i")], "expected a serial loop from 0 to a constant, found out.i"),
         ([("split", "out", "i", 2), ("partition", "out.i")], "expected a guard inside out.i that depends on it"),
         ([("compute_at", "x", "out.i")], "expected an allocated buffer"),
         ([("compute_at", "t", "out.i")], "expected a loop"),
@@ -78,12 +99,29 @@ def refused(func: LoopFunc, *rows: tuple, match: str) -> None:
         ([("pack", "w", 0, 0)], "panel of 1..4096 elements, found 0"),
         ([("split", "update", "i", 2), ("cache_read", "t", "update.i")], "expected t not to be written|access to t"),
         ([("split", "out", "i", 2), ("cache_read", "x", "out.i")], "expected an access to x, found none"),
+        ([*ROW, ("cache_read", "w", "out.i", 0)], "expected an access to w, found none"),
+        (
+            [("split", "update", "i", 2), ("cache_read", "x", "update.i", 1)],
+            "-1 or the number of one of 1 ways to read x",
+        ),
+        ([("split", "update", "i", 2), ("cache_read", "x", "update.i", -2)], "ways to read x, found -2"),
         ([("cache_write", "y")], "expected an allocated buffer"),
         ([("split", "update", "i", 2), ("cache_write", "t")], "expected update outside loops"),
         ([("rfactor", "out", "i", 2)], "expected a reduce iterator of a reduction, found out.i"),
         ([("rfactor", "update", "i", 2)], "expected a reduce iterator of a reduction, found update.i"),
         ([("rfactor", "update", "k", 6)], "range of at least 6, found 5 for k"),
         ([("split", "update", "k", 2), ("rfactor", "update", "k", 2)], "whole constant range"),
+        ([("split", "out", "i", 2), ("accumulate", "out", "out.i")], "expected a reduction, found out"),
+        ([("split", "out", "i", 2), ("accumulate", "update", "out.i")], "expected a loop around update, found out.i"),
+        ([("split", "update", "i", 2), ("accumulate", "update", "update.i")], "update.i moves what is written"),
+        (
+            [("split", "update", "k", 2), ("split", "update", "i", 2), ("accumulate", "update", "update.k")],
+            "update.i moves what is written",
+        ),
+        (
+            [*TWO_LEVELS, ("accumulate", "update", "update.k.1"), ("accumulate", "update", "update.k")],
+            "inside of the allocation of t.a, found update.k around it",
+        ),
     ],
 )
 def test_refusals_on_a_matrix_product(rows, match):

@@ -18,7 +18,15 @@ MAX_EXECUTIONS = 1500
 _TARGET = Target("small", "+avx2,+fma", 256, 2, 1 << 15, 1 << 18, 1 << 22, 50.0, 20.0)
 _MOST_CANDIDATES = 400
 # Drawn more often: without loops there is nothing for the others to do.
-_WEIGHTS = {"split": 4.0, "compute_at": 2.0, "fuse": 1.5, "interchange": 1.5, "partition": 4.0, "rfactor": 1.5}
+_WEIGHTS = {
+    "split": 4.0,
+    "compute_at": 2.0,
+    "fuse": 1.5,
+    "interchange": 1.5,
+    "partition": 4.0,
+    "rfactor": 1.5,
+    "accumulate": 1.5,
+}
 
 
 class Traces:

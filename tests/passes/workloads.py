@@ -193,6 +193,17 @@ def pool(kind: str, window: tuple[int, int], strides: int, padding: Any) -> Call
     return lambda x: lax.reduce_window(x, start, op, (1, *window, 1), (1, strides, strides, 1), padding)
 
 
+def planes(strides: int = 1, padding: Any = "SAME", groups: int = 1, dilation: int = 1) -> Callable[..., Any]:
+    """A 2D convolution (NCHW, OIHW) with bias and clamp."""
+
+    def fn(x: Any, w: Any, b: Any) -> Any:
+        steps, spread = (strides, strides), (dilation, dilation)
+        y = lax.conv_general_dilated(x, w, steps, padding, rhs_dilation=spread, feature_group_count=groups)
+        return jnp.clip(y + b[:, None, None], 0, 6)
+
+    return fn
+
+
 def layer_norm(x: Any, g: Any, b: Any) -> Any:
     return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-3) * g + b
 
@@ -223,6 +234,16 @@ CASES = (
     Case("max-pool", pool("max", (3, 3), 2, ((0, 0), (1, 1), (1, 1), (0, 0))), ((1, 7, 9, 5),)),
     Case("min-pool-of-one-pixel", pool("min", (3, 2), 1, ((0, 0), (2, 2), (1, 1), (0, 0))), ((1, 1, 1, 4),)),
     Case("sum-pool", pool("sum", (2, 3), 1, "VALID"), ((1, 5, 7, 17),)),
+    Case("conv-planes", planes(), ((1, 3, 6, 19),), ((18, 3, 3, 3), (18,))),
+    Case("conv-planes-strided", planes(2, ((2, 0), (0, 5))), ((2, 3, 7, 9),), ((5, 3, 3, 2), (5,))),
+    Case("conv-planes-groups", planes(1, "VALID", 2, 2), ((1, 4, 7, 8),), ((6, 2, 3, 3), (6,))),
+    Case("depthwise-planes", planes(1, "SAME", 4), ((1, 4, 6, 21),), ((8, 1, 3, 3), (8,))),
+    Case(
+        "max-pool-planes",
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 3, 3), (1, 1, 2, 2), "SAME"),
+        ((1, 3, 7, 37),),
+    ),
+    Case("gram", lambda x: x @ x.T, ((18, 7),)),
     Case("average", lambda x: x.mean((1, 2)), ((2, 3, 4, 19),), exact=False),
     Case("softmax", lambda x: jax.nn.softmax(x), ((5, 37),), exact=False),
     Case("log-softmax", lambda x: jax.nn.log_softmax(x, axis=0), ((7, 5),), exact=False),

@@ -7,7 +7,7 @@ from search_fakes import TARGET, sketch, workload
 
 from tilewright.passes.schedule import ScheduleError, replay
 from tilewright.search import space as space_module
-from tilewright.search.predict import predicted_choice
+from tilewright.search.predict import predicted_choice, predicted_choices
 from tilewright.search.sketch import Decisions, Sketch
 from tilewright.search.space import SearchSpace
 
@@ -44,3 +44,16 @@ def test_large_spaces_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not SearchSpace(workload(), TARGET).enumerable
     first, second = (predicted_choice(workload(), TARGET, seed=1) for _ in range(2))
     assert first == second and first is not None
+
+
+def test_there_is_something_to_fall_back_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (
+        sketch(),
+        Sketch("other", {"name": (1, 2)}, {"name": 2}, lambda d: sketch().build({"outer": 1, "inner": 1})),
+    )
+    monkeypatch.setattr(space_module, "sketches", lambda func, target: (first, second))
+    found = predicted_choices(workload(), TARGET)
+    assert found[0] == predicted_choice(workload(), TARGET)
+    assert len(found) == len({c.key for c in found}) > 2
+    assert found[-1].sketch in ("other", "tiles") and {c.sketch for c in found} <= {"tiles", "other"}
+    assert any(c.key == SearchSpace(workload(), TARGET).defaults()[1].key for c in found)

@@ -1,0 +1,65 @@
+"""Simplification rules that move transpositions behind operations to which the order of axes is all the same.
+
+Libraries that pool pixel by pixel transpose images that are stored channel by channel, and transpose the result back.
+Behind the pooling the two cancel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ir.graph import Op
+from .manager import Rewriter
+
+_PER_AXIS = ("window_dimensions", "window_strides", "base_dilation", "window_dilation", "padding")
+
+
+def unit_axes_before_transpose(op: Op, r: Rewriter) -> int | None:
+    """Axes of size 1 are added before a transposition instead of after it."""
+    inner = r.producer(op.operands[0])
+    if inner is None or inner.opcode != "transpose":
+        return None
+    places, order = op.params["broadcast_dimensions"], inner.params["permutation"]
+    added = [axis for axis in range(op.type.rank) if axis not in places]
+    same = all(op.type.shape[axis] == size for axis, size in zip(places, inner.type.shape, strict=True))
+    if not same or any(op.type.shape[axis] != 1 for axis in added):
+        return None
+    source = r.graph.types[inner.operands[0]].shape
+    shape = (*(1 for _ in added), *source)
+    wide = r.add1(
+        "broadcast_in_dim",
+        inner.operands[0],
+        shape=shape,
+        broadcast_dimensions=tuple(range(len(added), len(shape))),
+    )
+    origin = {axis: number for number, axis in enumerate(added)}
+    origin |= {axis: len(added) + order[number] for number, axis in enumerate(places)}
+    return r.add1("transpose", wide, permutation=tuple(origin[axis] for axis in range(op.type.rank)))
+
+
+def window_before_transpose(op: Op, r: Rewriter) -> int | None:
+    """Pooling happens before a transposition instead of after it; sums may then be added up in another order."""
+    inner = r.producer(op.operands[0])
+    if inner is None or inner.opcode != "transpose":
+        return None
+    order = inner.params["permutation"]
+
+    def moved(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        by_source = dict(zip(order, values, strict=True))
+        return tuple(by_source[axis] for axis in range(len(order)))
+
+    params = {name: moved(value) if name in _PER_AXIS else value for name, value in op.params.items()}
+    types = [op.type.with_shape(moved(op.type.shape))]
+    pooled = r.builder.add(op.opcode, inner.operands, params, types)[0]
+    return r.add1("transpose", pooled, permutation=order)
+
+
+def squeeze_before_transpose(op: Op, r: Rewriter) -> int | None:
+    """Axes of size 1 are dropped before a transposition instead of after it."""
+    inner = r.producer(op.operands[0])
+    if inner is None or inner.opcode != "transpose":
+        return None
+    order, gone = inner.params["permutation"], op.params["dimensions"]
+    kept = [order[axis] for axis in range(len(order)) if axis not in gone]
+    narrow = r.add1("squeeze", inner.operands[0], dimensions=tuple(sorted(order[axis] for axis in gone)))
+    return r.add1("transpose", narrow, permutation=tuple(sorted(kept).index(axis) for axis in kept))
