@@ -1,4 +1,4 @@
-"""The command line as a user types it."""
+"""`tilewright doctor`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import tilewright
-from tilewright import doctor, probe
+import tilewright.cli
 from tilewright.backends.llvm.codegen import compile_kernel
-from tilewright.cli import app
+from tilewright.cli import app, diagnosis, probe
 from tilewright.ir.loop import Apply, Block, map_expr, rewrite
 from tilewright.passes.schedule import replay
 
@@ -31,13 +30,13 @@ def type_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the seconds of measuring."""
-    monkeypatch.setattr(doctor, "_limits", lambda: (None, doctor.Check("limits", "fine", "not measured")))
+    monkeypatch.setattr(diagnosis, "_limits", lambda: (None, diagnosis.Check("limits", "fine", "not measured")))
 
 
 @pytest.fixture
 def no_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the seconds of compiling."""
-    monkeypatch.setattr(doctor, "_function", lambda: [])
+    monkeypatch.setattr(diagnosis, "_function", lambda: [])
 
 
 def run_doctor(*arguments: str) -> tuple[int, dict[str, Any], dict[str, dict[str, str]]]:
@@ -45,19 +44,6 @@ def run_doctor(*arguments: str) -> tuple[int, dict[str, Any], dict[str, dict[str
     result = CliRunner().invoke(app, ["doctor", "--json", *arguments])
     found = json.loads(result.stdout)
     return result.exit_code, found, {check["name"]: check for check in found["checks"]}
-
-
-def test_version() -> None:
-    result = type_command("--version")
-    assert (result.returncode, result.stdout) == (0, f"tilewright {tilewright.__version__}\n")
-    assert tilewright.__version__ == version("tilewright")
-
-
-def test_help_without_arguments_and_refusal_of_unknown_commands() -> None:
-    assert "doctor" in type_command().stdout + type_command().stderr
-    unknown = type_command("docter")
-    assert unknown.returncode == 2
-    assert "docter" in unknown.stderr
 
 
 def test_doctor_finds_this_machine_fine(tmp_path: Path) -> None:
@@ -114,7 +100,7 @@ class TestDatabase:
 @pytest.mark.usefixtures("no_limits")
 class TestBrokenSetUp:
     def test_a_missing_package(self, no_function: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "tilewright-missing"))
+        monkeypatch.setattr(diagnosis, "PACKAGES", (*diagnosis.PACKAGES, "tilewright-missing"))
         code, found, checks = run_doctor()
         assert code == 1
         assert found["versions"]["tilewright-missing"] is None
@@ -122,8 +108,8 @@ class TestBrokenSetUp:
         assert "pip install" in checks["packages"]["remedy"]
 
     def test_a_package_that_does_not_import(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "tilewright.probe", None)
-        monkeypatch.delattr(tilewright, "probe", raising=False)
+        monkeypatch.setitem(sys.modules, "tilewright.cli.probe", None)
+        monkeypatch.delattr(tilewright.cli, "probe", raising=False)
         code, _, checks = run_doctor()
         assert (code, checks["imports"]["status"]) == (1, "problem")
         assert not set(checks) & set(STEPS)
@@ -159,13 +145,13 @@ class TestBrokenSetUp:
 def test_cpu_quota_of_a_container(text: str, quota: float | None, tmp_path: Path) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(text + "\n")
-    assert doctor._cpu_quota(file) == quota
-    assert doctor._cpu_quota(tmp_path / "missing") is None
+    assert diagnosis._cpu_quota(file) == quota
+    assert diagnosis._cpu_quota(tmp_path / "missing") is None
 
 
 def test_a_quota_below_the_threads_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = replace(doctor.detect_target(), threads=4)
-    monkeypatch.setattr(doctor, "_cpu_quota", lambda: 1.5)
-    check = doctor._threads(target)
+    target = replace(diagnosis.detect_target(), threads=4)
+    monkeypatch.setattr(diagnosis, "_cpu_quota", lambda: 1.5)
+    check = diagnosis._threads(target)
     assert check.status == "note"
     assert "taskset -c 0-0" in check.remedy

@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .ir.target import Target, detect_target
+from ..ir.target import Target, detect_target
 
 if TYPE_CHECKING:
-    from .backends.measure.machine import MachineLimits
+    from ..backends.measure.machine import MachineLimits
 
 PACKAGES = ("tilewright", "jax", "jaxlib", "llvmlite", "numpy")
 _REINSTALL = "install the package again in a fresh virtual environment: `pip install tilewright`"
@@ -143,7 +143,7 @@ def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 
 def _allocator() -> Check:
-    from .driver.verdicts import allocator_mode
+    from ..driver.verdicts import allocator_mode
 
     if allocator_mode() == "keep":
         return Check("allocator", "fine", "keeps its pages")
@@ -152,7 +152,7 @@ def _allocator() -> Check:
 
 
 def _database(path: str | None) -> Check:
-    from .database.engine import DatabaseError, describe, open_engine, translated, write
+    from ..database.engine import DatabaseError, describe, open_engine, translated, write
 
     try:
         engine = open_engine(path)
@@ -185,7 +185,7 @@ def _function() -> list[Check]:
 
 def _limits() -> tuple[MachineLimits | None, Check]:
     try:
-        from .backends.measure.machine import measure_limits
+        from ..backends.measure.machine import measure_limits
 
         limits = measure_limits()
     except Exception as error:

@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .backends.llvm.kernel import Kernel
-from .backends.measure.runner import WorkerRunner
-from .driver.gate import check_accuracy, runnable
-from .driver.kernels import build_kernel
-from .driver.planning import Choice, Partition, assemble, partition
-from .driver.verification import measure_request, task_references
-from .frontends.jaxpr import to_graph
-from .ir.graph import Graph
-from .ir.measure import TimingProtocol
-from .ir.target import detect_target
-from .passes.schedule import Trace
-from .search.space import SearchSpace
+from ..backends.llvm.kernel import Kernel
+from ..backends.measure.runner import WorkerRunner
+from ..driver.gate import check_accuracy, runnable
+from ..driver.kernels import build_kernel
+from ..driver.planning import Choice, Partition, assemble, partition
+from ..driver.verification import measure_request, task_references
+from ..frontends.jaxpr import to_graph
+from ..ir.graph import Graph
+from ..ir.measure import TimingProtocol
+from ..ir.target import detect_target
+from ..passes.schedule import Trace
+from ..search.space import SearchSpace
 
 _ROWS, _INNER, _COLUMNS = 37, 64, 50
 _CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
