@@ -2,8 +2,9 @@
 
     python -m tilewright.bench.ab --models mobilenetv2,resnet50 --effort 0,1
 
-Both sides alternate in one process, on fresh inputs. Processes alternate between two allocator modes, stock and
-page-keeping: page faults on fresh memory can cost more than the computation, so a claim of speed is made in both.
+A model at a time with every detail of the compilation; `python -m tilewright.bench` measures whole suites by the same
+contests. Both sides alternate in one process, on fresh inputs. Processes alternate between two allocator modes, stock
+and page-keeping: page faults on fresh memory can cost more than the computation, so a claim of speed is made in both.
 With `--candidate jit` `jax.jit` is compared with itself: the speed-up must be close to 1, and the width of its interval
 is the noise of the machine.
 """
@@ -13,11 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -27,24 +26,44 @@ from typing import Any
 import numpy as np
 
 from ..ir.target import detect_target
-from .child import CANDIDATES, ChildOptions, ChildResult
+from .contest import Contest, ContestResult, hold
+from .messages import JIT, Error, Missing, Prepare, Prepared
 from .models import model_names
 from .paired import Speedup, paired_speedup
+from .sessions import ALLOCATORS, SessionError
 
-# Settings of glibc's allocator for both sides: never give pages back, never map anew. Without effect elsewhere.
-_PAGE_KEEPING = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-ALLOCATORS = {"stock": {}, "page-keeping": _PAGE_KEEPING}
-_ERROR_CHARACTERS = 2000
+CANDIDATES = ("tilewright", "jit")
+_CANDIDATE = "candidate"
 _TABLE_WIDTH = 155
 _CAPTION = (
     "ms: medians. speed-up: by pairs, with a 95% interval. s: compilation and first call, first process / second. "
     "error/limit: against float64, worst output."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class AbOptions:
+    """What every process does; `budget` and `database` of None leave the choice to `tilewright.compile`.
+
+    Attributes:
+        model: One of `models.model_names()`.
+        candidate: What is compared with `jax.jit`, one of `CANDIDATES`.
+        effort: Of `tilewright.compile`.
+        budget: The same.
+        database: The same.
+        rounds: Pairs per process.
+        accuracy_inputs: Inputs on which results are compared with float64.
+        seed: Decides inputs and order, never the weights.
+    """
+
+    model: str
+    candidate: str = "tilewright"
+    effort: int = 1
+    budget: str | None = None
+    database: str | None = None
+    rounds: int = 30
+    accuracy_inputs: int = 2
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +126,7 @@ class AbReport:
 def run_ab(
     models: Sequence[str],
     efforts: Sequence[int],
-    options: ChildOptions,
+    options: AbOptions,
     repeats: int = 2,
     timeout_s: float = 1800.0,
     say: Callable[[str], None] = lambda text: None,
@@ -134,17 +153,17 @@ def run_ab(
             for allocator, results in found.items():
                 errors = [item for item in results if isinstance(item, str)]
                 failures += [AbFailure(model, effort, allocator, error) for error in errors]
-                good = [item for item in results if isinstance(item, ChildResult)]
+                good = [item for item in results if isinstance(item, ContestResult)]
                 if good:
                     rows.append(_merge(model, effort, allocator, good, np.random.default_rng(options.seed)))
     return AbReport(_machine(), options.candidate, rows, failures)
 
 
 def _run_case(
-    options: ChildOptions, repeats: int, timeout_s: float, say: Callable[[str], None]
-) -> dict[str, list[ChildResult | str]]:
+    options: AbOptions, repeats: int, timeout_s: float, say: Callable[[str], None]
+) -> dict[str, list[ContestResult | str]]:
     """Results (or errors) per allocator mode; the mode that goes first alternates."""
-    found: dict[str, list[ChildResult | str]] = {allocator: [] for allocator in ALLOCATORS}
+    found: dict[str, list[ContestResult | str]] = {allocator: [] for allocator in ALLOCATORS}
     for repeat in range(repeats):
         order = list(ALLOCATORS) if repeat % 2 == 0 else list(reversed(ALLOCATORS))
         for allocator in order:
@@ -152,42 +171,45 @@ def _run_case(
             # The code is the same in every repetition, so accuracy is compared once per mode.
             inputs = options.accuracy_inputs if repeat == 0 else 0
             chosen = replace(options, seed=options.seed + repeat, accuracy_inputs=inputs)
-            found[allocator].append(_run_child(chosen, ALLOCATORS[allocator], timeout_s))
+            found[allocator].append(_contest(chosen, allocator, timeout_s))
     return found
 
 
-def _run_child(options: ChildOptions, environment: dict[str, str], timeout_s: float) -> ChildResult | str:
+def _contest(options: AbOptions, allocator: str, timeout_s: float) -> ContestResult | str:
     """Run one process; a string is the reason why there is no result."""
-    command = [sys.executable, "-m", "tilewright.bench.child", *options.arguments()]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-    process = subprocess.Popen(
-        command,
-        env={**clean, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that its measuring workers end with it
+    candidate = Prepare(side=_CANDIDATE, accuracy_inputs=options.accuracy_inputs)
+    if options.candidate != JIT:
+        ours = {"effort": options.effort, "budget": options.budget, "database": options.database}
+        candidate = candidate.model_copy(update=ours)
+    contest = Contest(
+        suite="models",
+        row=options.model,
+        allocator=allocator,
+        requests=[Prepare(side=JIT), candidate],
+        peers=(),
+        rounds=options.rounds,
+        timing_s=timeout_s,
+        deadline=time.monotonic() + timeout_s,
+        accuracy_inputs=options.accuracy_inputs,
+        seed=options.seed,
+        pool=max(options.rounds, 1),
+        alone=options.rounds,
     )
     try:
-        output, errors = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return f"no result within {timeout_s:g} s"
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode != 0:
-        return f"exit status {process.returncode}: {errors[-_ERROR_CHARACTERS:]}"
-    try:
-        return ChildResult(**json.loads(output))
-    except (ValueError, TypeError) as error:
-        return f"unreadable result ({error}): {output[-_ERROR_CHARACTERS:]!r}"
+        found = hold(contest)
+    except SessionError as error:
+        return str(error)
+    reply = found.sides[_CANDIDATE]
+    return reply.reason if isinstance(reply, Missing) else found
 
 
-def _merge(model: str, effort: int, allocator: str, results: Sequence[ChildResult], rng: np.random.Generator) -> AbRow:
-    baseline = [result.baseline_ms for result in results]
-    candidate = [result.candidate_ms for result in results]
-    accuracy = [item for result in results for item in result.accuracy]
+def _merge(
+    model: str, effort: int, allocator: str, results: Sequence[ContestResult], rng: np.random.Generator
+) -> AbRow:
+    baseline = [result.times_ms[JIT] for result in results]
+    candidate = [result.times_ms[_CANDIDATE] for result in results]
+    ours = _prepared(results, _CANDIDATE)
+    errors = [error for reply in ours for error in reply.errors]
     return AbRow(
         model=model,
         effort=effort,
@@ -197,21 +219,26 @@ def _merge(model: str, effort: int, allocator: str, results: Sequence[ChildResul
         alone_ms=_median([result.alone_ms for result in results]),
         speedup=paired_speedup(baseline, candidate, rng),
         pairs=sum(len(times) for times in baseline),
-        baseline_compile_s=[result.baseline_compile_s for result in results],
-        candidate_compile_s=[result.candidate_compile_s for result in results],
-        accuracy=max(accuracy, key=_badness, default={}),
-        accurate=bool(accuracy) and all(item["candidate"] <= item["limit"] for item in accuracy),
-        explanation=results[0].explanation,
+        baseline_compile_s=[reply.compile_s for reply in _prepared(results, JIT)],
+        candidate_compile_s=[reply.compile_s for reply in ours],
+        accuracy=max(errors, key=_badness).model_dump() if errors else {},
+        accurate=bool(errors) and all(error.holds for error in errors),
+        explanation=ours[0].explanation,
     )
+
+
+def _prepared(results: Sequence[ContestResult], side: str) -> list[Prepared]:
+    found = [result.sides[side] for result in results]
+    return [reply for reply in found if isinstance(reply, Prepared)]
 
 
 def _median(times: Sequence[Sequence[float]]) -> float:
     return float(np.median(np.concatenate(times)))
 
 
-def _badness(accuracy: dict[str, float]) -> float:
+def _badness(found: Error) -> float:
     """Error as a fraction of the limit; an error that is no number is the worst."""
-    error, limit = accuracy["candidate"], accuracy["limit"]
+    error, limit = found.candidate, found.limit
     if not error <= limit:
         return math.inf if math.isnan(error) or limit <= 0 else error / limit
     return error / limit if limit > 0 else 0.0
@@ -293,7 +320,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark as the command line says; 1 if a process failed or an output was not accurate."""
     found = _parse(arguments)
-    options = ChildOptions(
+    options = AbOptions(
         model=found.models[0],
         candidate=found.candidate,
         budget=found.budget,

@@ -1,195 +1,191 @@
-"""One process of the A/B benchmark: compiles a model both ways, times them alternately, prints one line of JSON.
+"""A child process of the benchmark: `jax.jit` and ours side by side on one row, timed on request.
 
-Started by `tilewright.bench.ab`, which sets the allocator's mode in the environment before the process exists.
+Started by `sessions.Session`, which sets the allocator's mode in the environment before the process exists.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .models import Args, ModelCase, load_model, model_names
+from .cases import SUITES, Case, load_case
+from .counts import product_flops, tree_bytes
+from .messages import JIT, AnyRequest, Describe, Description, Done, Error, Export, Prepare, Prepared, Reply, Time, Timed
+from .problem import write_problem
+from .reference import compare, reference
+from .serving import serve
+from .timing import Stopwatch
+from .workloads.base import chain
 
-_WARM_UP = 4  # untimed pairs; even, so that the timed ones stay balanced
-CANDIDATES = ("tilewright", "jit")
+_CACHED_INPUTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ChildResult:
-    """What one process measured.
+class _Side:
+    """A side that is ready.
 
     Attributes:
-        baseline_ms: Times of `jax.jit(fn)`, alternating with the candidate's.
-        candidate_ms: Times of the candidate; equal positions form a pair with the same input values.
-        alone_ms: Times of `jax.jit(fn)` before the candidate existed in the process: if these are clearly below
-            `baseline_ms`, the candidate disturbs its baseline.
-        baseline_compile_s: Seconds of the first call of `jax.jit(fn)`, tracing included.
-        candidate_compile_s: Seconds of the candidate's compilation and first call.
-        accuracy: For each input and output the errors against float64, as fields of `reference.Accuracy` with `limit`.
-        explanation: What the candidate says about itself; empty where it has no `report()`.
+        once: One call of the row's function.
+        timed: What is timed: the same, or a chain of calls.
+        explain: How it runs and what it says about itself.
+        stopwatch: Times it.
     """
 
-    baseline_ms: list[float]
-    candidate_ms: list[float]
-    alone_ms: list[float]
-    baseline_compile_s: float
-    candidate_compile_s: float
-    accuracy: list[dict[str, float]]
-    explanation: str = ""
+    once: Callable[..., Any]
+    timed: Callable[..., Any]
+    explain: Callable[[], tuple[str, str]] = lambda: ("", "")
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def forms(self) -> list[Callable[..., Any]]:
+        """Everything of it whose results are checked."""
+        return [self.once] if self.once is self.timed else [self.once, self.timed]
 
 
-@dataclass(frozen=True, slots=True)
-class ChildOptions:
-    """What one process has to do; `budget` and `database` of None leave the choice to `tilewright.compile`."""
+class Child:
+    """Answers the requests about one row.
 
-    model: str
-    candidate: str = "tilewright"
-    effort: int = 1
-    budget: str | None = None
-    database: str | None = None
-    rounds: int = 30
-    accuracy_inputs: int = 2
-    seed: int = 0
+    Args:
+        case: The row.
+        seed: Decides the inputs.
+        pool: How many different inputs take turns.
+    """
 
-    def arguments(self) -> list[str]:
-        """The command line that `main` reads back to these options."""
-        found: list[str] = []
-        for name, value in asdict(self).items():
-            if value is not None:
-                found += [f"--{name.replace('_', '-')}", str(value)]
-        return found
+    def __init__(self, case: Case, seed: int, pool: int) -> None:
+        self._case = case
+        self._seed = seed
+        self._pool = pool
+        self._sides: dict[str, _Side] = {}
+        self._inputs: dict[int, tuple[np.ndarray, ...]] = {}
+        self._references: dict[int, list[tuple[Any, list[np.ndarray]]]] = {}
+
+    def answer(self, request: AnyRequest) -> Reply:
+        """Do what a request asks for."""
+        match request:
+            case Time():
+                return Timed(milliseconds=self._time(request.side, request.round))
+            case Prepare():
+                return self._prepare(request)
+            case Describe():
+                return self._describe()
+            case Export():
+                return self._export(request)
+
+    def _time(self, name: str, number: int) -> float:
+        side, args = self._sides[name], _fresh(self._input(number))
+        return side.stopwatch.sample(lambda: jax.block_until_ready(side.timed(*args))) / self._case.calls
+
+    def _prepare(self, request: Prepare) -> Prepared:
+        args = _fresh(self._input(0))
+        start = time.perf_counter()
+        side = self._jitted() if request.effort is None else self._ours(request, args)
+        jax.block_until_ready(side.timed(*args))
+        took = time.perf_counter() - start
+        self._sides[request.side] = side
+        errors = [error for index in range(request.accuracy_inputs) for error in self._errors(side, index)]
+        package = "jax" if request.effort is None else "tilewright"
+        ran, explanation = side.explain()
+        return Prepared(version=version(package), compile_s=took, errors=errors, ran=ran, explanation=explanation)
+
+    def _jitted(self) -> _Side:
+        fn, calls = self._case.model.fn, self._case.calls
+        # A function object of its own: a second executable of the same code where jit is compared with itself.
+        once = jax.jit(lambda *args: fn(*args))
+        return _Side(once, once if calls == 1 else jax.jit(chain(fn, calls)))
+
+    def _ours(self, request: Prepare, args: Sequence[Any]) -> _Side:
+        from ..compiler import compile as compile_function
+
+        fast: Any = compile_function(
+            self._case.model.fn, effort=request.effort or 0, budget=request.budget, database=request.database
+        )
+        if self._case.calls == 1:
+            return _Side(fast, fast, lambda: (fast.report().mode, str(fast.report())))
+        # Tuned on its own first: inside of another function nothing is measured, and the verdict comes from the
+        # database.
+        jax.block_until_ready(fast(*args))
+        alone = str(fast.report())
+        return _Side(fast, jax.jit(chain(fast, self._case.calls)), lambda: (fast.report().mode, alone))
+
+    def _errors(self, side: _Side, index: int) -> list[Error]:
+        args = self._input(index)
+        return [
+            Error(candidate=e.candidate, baseline=e.baseline, scale=e.scale, epsilon=e.epsilon, limit=e.limit)
+            for call, (baseline, exact) in zip(side.forms(), self._reference(index), strict=True)
+            for e in compare(call(*_fresh(args)), baseline, exact)
+        ]
+
+    def _reference(self, index: int) -> list[tuple[Any, list[np.ndarray]]]:
+        """Results of `jax.jit` and of float64 on an input, for each form of a side."""
+        if index not in self._references:
+            args, fn = self._input(index), self._case.model.fn
+            exact = [reference(fn, args)]
+            if self._case.calls > 1:
+                exact.append(reference(chain(fn, self._case.calls), args))
+            usual = [jax.block_until_ready(call(*_fresh(args))) for call in self._sides[JIT].forms()]
+            self._references[index] = list(zip(usual, exact, strict=True))
+        return self._references[index]
+
+    def _describe(self) -> Description:
+        if self._case.workload is not None:
+            row = self._case.workload
+            return Description(flops=row.flops, bytes=row.bytes, dtype=row.dtype)
+        args = self._input(0)
+        program = jax.make_jaxpr(self._case.model.fn)(*args)
+        moved = tree_bytes((args, dict(self._case.model.weights), program.out_avals))
+        return Description(flops=product_flops(program.jaxpr), bytes=moved, dtype=str(args[0].dtype))
+
+    def _export(self, request: Export) -> Done:
+        if self._case.workload is None:
+            raise NotImplementedError(
+                "expected a row of the kernel suite: other libraries have no form of whole models"
+            )
+        outputs = len(self._case.workload.outputs)  # of one call: the first form
+        errors = [self._errors(self._sides[JIT], index)[:outputs] for index in range(request.accuracy_inputs)]
+        weights = {name: np.asarray(value) for name, value in self._case.model.weights.items()}
+        inputs = [self._input(index) for index in range(self._pool)]
+        references = [self._reference(index)[0][1] for index in range(request.accuracy_inputs)]
+        write_problem(request.folder, self._case.workload, weights, inputs, references, errors)
+        return Done()
+
+    def _input(self, number: int) -> tuple[np.ndarray, ...]:
+        index = number % self._pool
+        if index not in self._inputs:
+            if len(self._inputs) == _CACHED_INPUTS:
+                self._inputs.pop(next(iter(self._inputs)))
+            self._inputs[index] = self._case.model.make_input(np.random.default_rng([self._seed, index]))
+        return self._inputs[index]
 
 
-def measure(options: ChildOptions) -> ChildResult:
-    """Compile both sides, compare their accuracy and time them alternately."""
-    import jax
-
-    case = load_model(options.model)
-    rng = np.random.default_rng(options.seed)
-    baseline = jax.jit(case.fn)
-    baseline_compile_s = _first_call(baseline, case, rng)
-    alone_ms = [_time_ms(baseline, _fresh(case.make_input(rng))) for _ in range(_WARM_UP + options.rounds)][_WARM_UP:]
-    start = time.perf_counter()
-    candidate = _candidate(case, options)
-    candidate_compile_s = time.perf_counter() - start + _first_call(candidate, case, rng)
-    accuracy = _accuracy(case, candidate, baseline, options.accuracy_inputs, rng)
-    baseline_ms, candidate_ms = _alternate(baseline, candidate, case, options.rounds, rng)
-    return ChildResult(
-        baseline_ms,
-        candidate_ms,
-        alone_ms,
-        baseline_compile_s,
-        candidate_compile_s,
-        accuracy,
-        explanation=str(candidate.report()) if hasattr(candidate, "report") else "",
-    )
-
-
-def _candidate(case: ModelCase, options: ChildOptions) -> Any:
-    if options.candidate == "jit":
-        import jax
-
-        return jax.jit(lambda *args: case.fn(*args))  # another function object: a second executable of the same code
-    from ..compiler import compile as compile_function
-
-    return compile_function(case.fn, effort=options.effort, budget=options.budget, database=options.database)
-
-
-def _first_call(fn: Callable[..., Any], case: ModelCase, rng: np.random.Generator) -> float:
-    args = _fresh(case.make_input(rng))
-    return _time_ms(fn, args) / 1000
-
-
-def _fresh(args: Args) -> list[Any]:
+def _fresh(args: Sequence[np.ndarray]) -> list[Any]:
     """Device arrays in memory of their own."""
-    import jax
-    import jax.numpy as jnp
-
     return jax.block_until_ready([jnp.array(value) for value in args])
 
 
-def _time_ms(fn: Callable[..., Any], args: Sequence[Any]) -> float:
-    import jax
-
-    start = time.perf_counter_ns()
-    outputs = jax.block_until_ready(fn(*args))
-    elapsed = time.perf_counter_ns() - start
-    del outputs  # freed outside of the time, for both sides alike
-    return elapsed / 1e6
-
-
-def _alternate(
-    baseline: Callable[..., Any], candidate: Callable[..., Any], case: ModelCase, rounds: int, rng: np.random.Generator
-) -> tuple[list[float], list[float]]:
-    """Time both on the same values, in arrays of their own, in the drawn order."""
-    times: tuple[list[float], list[float]] = ([], [])
-    gc.collect()
-    gc.disable()
-    try:
-        for first in _who_goes_first(_WARM_UP + rounds, rng):
-            values = case.make_input(rng)
-            args = _fresh(values), _fresh(values)
-            for side in (first, 1 - first):
-                times[side].append(_time_ms((baseline, candidate)[side], args[side]))
-    finally:
-        gc.enable()
-    return times[0][_WARM_UP:], times[1][_WARM_UP:]
-
-
-def _who_goes_first(pairs: int, rng: np.random.Generator) -> list[int]:
-    """The side (0 or 1) that starts each pair: random, but each side once in any two pairs.
-
-    Whoever goes first is 1 to 5% slower (it runs after an idle moment), which must not count for or against a side.
-    """
-    found: list[int] = []
-    while len(found) < pairs:
-        first = int(rng.integers(2))
-        found += [first, 1 - first]
-    return found[:pairs]
-
-
-def _accuracy(
-    case: ModelCase, candidate: Callable[..., Any], baseline: Callable[..., Any], inputs: int, rng: np.random.Generator
-) -> list[dict[str, float]]:
-    from .reference import compare, reference
-
-    found = []
-    for _ in range(inputs):
-        args = case.make_input(rng)
-        exact = reference(case.fn, args)
-        for accuracy in compare(candidate(*_fresh(args)), baseline(*_fresh(args)), exact):
-            found.append({**asdict(accuracy), "limit": accuracy.limit})
-    return found
-
-
-def _parse(arguments: Sequence[str] | None) -> ChildOptions:
+def main(command: Sequence[str] | None = None) -> int:
+    """Serve requests about the row that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tilewright.bench.child", description=__doc__)
-    parser.add_argument("--model", required=True, choices=model_names())
-    parser.add_argument("--candidate", choices=CANDIDATES, default="tilewright")
-    parser.add_argument("--effort", type=int, default=1, choices=range(4))
-    parser.add_argument("--budget", help="tuning time, for example 60s")
-    parser.add_argument("--database", help="path or URL of the tuning database")
-    parser.add_argument("--rounds", type=int, default=30, help="pairs to time")
-    parser.add_argument("--accuracy-inputs", type=int, default=2, help="inputs to compare with float64")
-    parser.add_argument("--seed", type=int, default=0, help="decides inputs and order, never the weights")
-    return ChildOptions(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--suite", choices=SUITES, required=True)
+    parser.add_argument("--row", required=True)
+    parser.add_argument("--seed", type=int, default=0, help="decides inputs, never the weights")
+    parser.add_argument("--pool", type=int, default=4, help="how many different inputs take turns")
+    found = parser.parse_args(command)
+    loaded: list[Child] = []  # on the first request, so that a failure becomes a reply
 
+    def answer(request: AnyRequest) -> Reply:
+        if not loaded:
+            loaded.append(Child(load_case(found.suite, found.row), found.seed, found.pool))
+        return loaded[0].answer(request)
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure as the command line says and print a `ChildResult` as JSON."""
-    options = _parse(arguments)
-    with contextlib.redirect_stdout(sys.stderr):  # progress of libraries must not mix with the result
-        result = measure(options)
-    print(json.dumps(asdict(result)))
+    serve(answer)
     return 0
 
 

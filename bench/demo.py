@@ -15,8 +15,7 @@ from rich.panel import Panel
 
 from ..backends.measure.machine import MachineLimits, measure_limits
 from ..ir.target import detect_target
-from .ab import AbReport, AbRow, print_report, run_ab
-from .child import ChildOptions
+from .ab import AbOptions, AbReport, AbRow, print_report, run_ab
 from .models import model_names
 
 _PURPOSE = "Compile, tune and time a network."
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"This machine: {detect_target().name}")
     console.print(_limits_text(measure_limits()), highlight=False)
     console.print(f"Compiling and tuning {found.model}, up to {found.budget} for each of two allocator modes ...")
-    options = ChildOptions(found.model, budget=found.budget, rounds=_ROUNDS)
+    options = AbOptions(found.model, budget=found.budget, rounds=_ROUNDS)
     report = run_ab([found.model], [1], options, repeats=1, say=console.print)
     show(report, console)
     return 0 if report.passed else 1

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
+from jax import lax
 from jax.extend import core
 
-_WIDENED = (np.dtype(np.float32),)
 _WIDE = np.dtype(np.float64)
+_WIDENED = {
+    np.dtype(np.float32): _WIDE,
+    np.dtype(np.float16): _WIDE,
+    np.dtype(ml_dtypes.bfloat16): _WIDE,
+    np.dtype(np.complex64): np.dtype(np.complex128),
+}
 # Primitives that only wrap a program: where in their parameters it stands.
 _INLINED = {
     "jit": "jaxpr",
@@ -50,7 +58,7 @@ class Accuracy:
 
 
 def reference(fn: Callable[..., Any], args: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Evaluate a function with every float32 widened to float64: constants, arguments and intermediate results.
+    """Evaluate a function with every narrower float widened to float64: constants, arguments, intermediate results.
 
     Args:
         fn: Traceable function of arrays.
@@ -60,7 +68,7 @@ def reference(fn: Callable[..., Any], args: Sequence[np.ndarray]) -> list[np.nda
         The flattened outputs in float64 (integers and booleans as they are).
 
     Raises:
-        NotImplementedError: The function holds control flow, or another primitive with an inner program.
+        NotImplementedError: The function holds a primitive with an inner program that is no loop and no branch.
     """
     closed = jax.make_jaxpr(fn)(*args)
     with jax.enable_x64(True):
@@ -86,13 +94,13 @@ def compare(candidate: Any, baseline: Any, exact: Sequence[np.ndarray]) -> list[
     for ours, theirs, truth in zip(jax.tree.leaves(candidate), jax.tree.leaves(baseline), exact, strict=True):
         if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
             raise ValueError(f"expected {theirs.dtype}{theirs.shape}, found {ours.dtype}{ours.shape}")
-        floating = np.issubdtype(theirs.dtype, np.floating)
+        floating = jnp.issubdtype(theirs.dtype, np.floating)
         found.append(
             Accuracy(
                 candidate=_largest_error(ours, truth),
                 baseline=_largest_error(theirs, truth) if floating else 0.0,
                 scale=float(np.abs(truth.astype(_WIDE)).max(initial=0.0)),
-                epsilon=float(np.finfo(theirs.dtype).eps) if floating else 0.0,
+                epsilon=float(jnp.finfo(theirs.dtype).eps) if floating else 0.0,
             )
         )
     return found
@@ -105,13 +113,13 @@ def _largest_error(found: Any, truth: np.ndarray) -> float:
 
 def _widen(value: Any) -> Any:
     array = np.asarray(value)
-    return array.astype(_WIDE) if array.dtype in _WIDENED else value
+    return array.astype(_WIDENED[array.dtype]) if array.dtype in _WIDENED else value
 
 
 def _widen_parameter(value: Any) -> Any:
     """A primitive's parameter with the dtype it names widened (`new_dtype`, `preferred_element_type`, ...)."""
     is_dtype = isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
-    return _WIDE if is_dtype and np.dtype(value) in _WIDENED else value
+    return _WIDENED.get(np.dtype(value), value) if is_dtype else value
 
 
 def _evaluate(program: core.Jaxpr, constants: Sequence[Any], args: Sequence[Any]) -> list[Any]:
@@ -131,12 +139,47 @@ def _evaluate(program: core.Jaxpr, constants: Sequence[Any], args: Sequence[Any]
 def _apply(equation: core.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     primitive = equation.primitive
     if primitive.name in _INLINED:
-        inner = equation.params[_INLINED[primitive.name]]
-        if isinstance(inner, core.ClosedJaxpr):
-            return _evaluate(inner.jaxpr, [_widen(value) for value in inner.consts], operands)
-        return _evaluate(inner, [], operands)
+        return _call(equation.params[_INLINED[primitive.name]], operands)
+    if primitive.name in _CONTROL_FLOW:
+        return _CONTROL_FLOW[primitive.name](equation.params, operands)
     if any(isinstance(value, core.Jaxpr | core.ClosedJaxpr) for value in equation.params.values()):
-        raise NotImplementedError(f"expected straight-line code, found {primitive.name!r}: it has no float64 form here")
+        raise NotImplementedError(f"expected loops and branches at most, found {primitive.name!r}: no float64 form")
     parameters = {key: _widen_parameter(value) for key, value in equation.params.items()}
     results = primitive.bind(*operands, **parameters)
     return results if primitive.multiple_results else [results]
+
+
+def _call(program: core.Jaxpr | core.ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
+    if isinstance(program, core.ClosedJaxpr):
+        return _evaluate(program.jaxpr, [_widen(value) for value in program.consts], operands)
+    return _evaluate(program, [], operands)
+
+
+def _scan(parameters: Mapping[str, Any], operands: list[Any]) -> Sequence[Any]:
+    fixed, carried = parameters["num_consts"], parameters["num_carry"]
+    constants, carry, rows = operands[:fixed], operands[fixed : fixed + carried], operands[fixed + carried :]
+
+    def body(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
+        found = _call(parameters["jaxpr"], [*constants, *carry, *row])
+        return found[:carried], found[carried:]
+
+    last, stacked = lax.scan(body, carry, rows, parameters["length"], parameters["reverse"])
+    return [*last, *stacked]
+
+
+def _while(parameters: Mapping[str, Any], operands: list[Any]) -> Sequence[Any]:
+    first, second = parameters["cond_nconsts"], parameters["cond_nconsts"] + parameters["body_nconsts"]
+    asked, used, carry = operands[:first], operands[first:second], operands[second:]
+    return lax.while_loop(
+        lambda state: _call(parameters["cond_jaxpr"], [*asked, *state])[0],
+        lambda state: _call(parameters["body_jaxpr"], [*used, *state]),
+        carry,
+    )
+
+
+def _branch(parameters: Mapping[str, Any], operands: list[Any]) -> Sequence[Any]:
+    branches = [lambda *args, program=program: _call(program, args) for program in parameters["branches"]]
+    return lax.switch(operands[0], branches, *operands[1:])
+
+
+_CONTROL_FLOW = {"scan": _scan, "while": _while, "cond": _branch}

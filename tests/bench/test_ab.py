@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import subprocess
 import time
 from typing import Any
 
@@ -13,19 +12,25 @@ import pytest
 from rich.console import Console
 
 from tilewright.backends.measure.machine import measure_limits
-from tilewright.bench import ab, child, demo
-from tilewright.bench.child import ChildOptions, ChildResult
+from tilewright.bench import ab, demo
+from tilewright.bench.ab import AbOptions
+from tilewright.bench.contest import Contest, ContestResult
+from tilewright.bench.messages import Error, Prepared
 from tilewright.bench.paired import paired_speedup
+from tilewright.bench.sessions import SessionError
 from tilewright.ir.target import detect_target
 
 GOOD = {"candidate": 1e-6, "baseline": 1e-6, "scale": 1.0, "epsilon": 1e-7, "limit": 4e-6}
 
 
-def result(accuracy: list[dict[str, float]], candidate_ms: float = 1.0) -> ChildResult:
-    return ChildResult([2.0] * 5, [candidate_ms] * 5, [2.0] * 5, 1.0, 3.0, accuracy, "because [fused]")
+def result(accuracy: list[dict[str, float]], candidate_ms: float = 1.0) -> ContestResult:
+    errors = [Error(**item) for item in accuracy]
+    ours = Prepared(version="1", compile_s=3.0, errors=errors, explanation="because [fused]")
+    sides: dict[str, Any] = {"jit": Prepared(version="1", compile_s=1.0), "candidate": ours}
+    return ContestResult(sides, {"jit": [2.0] * 5, "candidate": [candidate_ms] * 5}, [2.0] * 5)
 
 
-def merge(*results: ChildResult) -> ab.AbRow:
+def merge(*results: ContestResult) -> ab.AbRow:
     return ab._merge("m", 1, "stock", results, np.random.default_rng(0))
 
 
@@ -58,21 +63,8 @@ def test_times_that_do_not_pair_are_refused(baseline: Any, candidate: Any, messa
         paired_speedup(baseline, candidate, np.random.default_rng(0))
 
 
-def test_options_survive_the_command_line() -> None:
-    options = ChildOptions("resnet50", "jit", 2, "30s", "/tmp/x y.db", rounds=7, accuracy_inputs=0, seed=3)
-    assert child._parse(options.arguments()) == options
-    assert child._parse(ChildOptions("encoder").arguments()) == ChildOptions("encoder")
-
-
-def test_each_side_goes_first_equally_often_in_random_order() -> None:
-    order = np.array(child._who_goes_first(41, np.random.default_rng(0)))
-    assert order.shape == (41,)
-    assert (order[:40:2] + order[1:40:2] == 1).all()
-    assert 3 < order[:40:2].sum() < 17
-
-
 def test_jit_against_itself_in_both_allocators() -> None:
-    options = ChildOptions("encoder", candidate="jit", rounds=2, accuracy_inputs=1)
+    options = AbOptions("encoder", candidate="jit", rounds=2, accuracy_inputs=1)
     lines: list[str] = []
     report = ab.run_ab(["encoder"], [0], options, repeats=1, say=lines.append)
     assert report.failures == [] and report.passed
@@ -82,35 +74,29 @@ def test_jit_against_itself_in_both_allocators() -> None:
         assert row.accuracy["candidate"] == row.accuracy["baseline"] > 0
 
 
-def test_allocator_mode_is_in_the_child_environment_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, str]] = []
+def test_processes_alternate_between_allocators_and_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str, int, int]] = []
 
-    class Process:
-        returncode = 1
+    def broken(contest: Contest) -> None:
+        seen.append((contest.allocator, contest.row, contest.seed, contest.accuracy_inputs))
+        raise SessionError("stopped here")
 
-        def __init__(self, command: list[str], env: dict[str, str], **options: Any) -> None:
-            seen.append(env)
-
-        def communicate(self, timeout: float) -> tuple[str, str]:
-            return "", "stopped here"
-
-    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    found = ab._run_case(ChildOptions("encoder"), repeats=2, timeout_s=1.0, say=lambda text: None)
-    padding = [env.get("MALLOC_TOP_PAD_") for env in seen]
-    assert padding == [None, "268435456", "268435456", None]
-    assert found == {name: ["exit status 1: stopped here"] * 2 for name in ("stock", "page-keeping")}
+    monkeypatch.setattr(ab, "hold", broken)
+    found = ab._run_case(AbOptions("encoder"), repeats=2, timeout_s=1.0, say=lambda text: None)
+    modes = ["stock", "page-keeping", "page-keeping", "stock"]
+    assert seen == [(mode, "encoder", n // 2, 2 - 2 * (n // 2)) for n, mode in enumerate(modes)]
+    assert found == {name: ["stopped here"] * 2 for name in ("stock", "page-keeping")}
 
 
-def test_failing_child_is_reported() -> None:
-    found = ab._run_child(ChildOptions("no-such-model"), {}, timeout_s=60.0)
-    assert isinstance(found, str) and found.startswith("exit status 2") and "no-such-model" in found
+def test_failing_model_is_reported() -> None:
+    found = ab._contest(AbOptions("no-such-model"), "stock", timeout_s=60.0)
+    assert isinstance(found, str) and "no-such-model" in found
 
 
-def test_slow_child_is_ended() -> None:
+def test_slow_model_is_ended() -> None:
     start = time.perf_counter()
-    found = ab._run_child(ChildOptions("resnet50"), {}, timeout_s=0.1)
-    assert found == "no result within 0.1 s" and time.perf_counter() - start < 5
+    found = ab._contest(AbOptions("resnet50"), "stock", timeout_s=0.1)
+    assert found == "no reply within 0 s" and time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,12 @@ def test_reference_of_a_network_agrees_to_float32_rounding(encoder: ModelCase) -
     assert accuracy.holds
 
 
-def test_reference_refuses_control_flow() -> None:
-    with pytest.raises(NotImplementedError, match="straight-line code, found 'while'"):
-        reference(lambda x: jax.lax.while_loop(lambda v: v[0] < 3, lambda v: v + 1, x), (np.zeros(2, np.float32),))
+def test_reference_refuses_programs_that_it_has_no_form_for() -> None:
+    def summed(x: jax.Array) -> jax.Array:
+        return jax.lax.reduce(x, np.float32(0), lambda a, b: a + b + a * b, (0,))
+
+    with pytest.raises(NotImplementedError, match="loops and branches at most, found 'reduce'"):
+        reference(summed, (np.zeros(2, np.float32),))
 
 
 @pytest.mark.parametrize(

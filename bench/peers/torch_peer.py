@@ -1,0 +1,83 @@
+"""PyTorch, eager and compiled."""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..problem import Problem
+from ..workloads.base import chain
+from .base import NotExpressed, Values
+from .torch_functions import TORCH_FUNCTIONS
+
+
+class _Row(torch.nn.Module):
+    """A row as a module, its weights as constants."""
+
+    def __init__(self, problem: Problem, calls: int) -> None:
+        super().__init__()
+        weights = {name: _weight(value) for name, value in problem.weights.items()}
+        for name, value in weights.items():
+            self.register_buffer(name, value)
+        function = TORCH_FUNCTIONS[problem.expression]
+        self._call = chain(lambda *args: function(dict(self.named_buffers()), *args, **problem.parameters), calls)
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        return self._call(*args)
+
+
+class _TorchProgram:
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def load(self, args: Sequence[Values]) -> list[torch.Tensor]:
+        return [_tensor(value) for value in args]
+
+    def run(self, loaded: list[torch.Tensor]) -> Any:
+        with torch.inference_mode():
+            return self._call(*loaded)
+
+    def results(self, raw: Any) -> list[Values]:
+        found = raw if isinstance(raw, tuple) else (raw,)
+        return [(value.float() if value.dtype == torch.bfloat16 else value).numpy() for value in found]
+
+
+def build(problem: Problem, calls: int, threads: int, option: str, folder: str) -> _TorchProgram:
+    """Compile a row.
+
+    Args:
+        problem: The row.
+        calls: How many calls make one program.
+        threads: How many threads to use.
+        option: `eager` or `compile`.
+        folder: For records that later processes of the row may use.
+
+    Raises:
+        NotExpressed: There is no form of the row.
+    """
+    if problem.expression not in TORCH_FUNCTIONS:
+        raise NotExpressed(f"no form of {problem.expression} for torch")
+    torch.set_num_threads(threads)
+    row = _Row(problem, calls).eval()
+    if option == "eager":
+        return _TorchProgram(row)
+    # Weights as constants, every choice of templates and kernels timed: what its users can get.
+    torch._inductor.config.freezing = True  # pyright: ignore[reportAttributeAccessIssue]
+    return _TorchProgram(torch.compile(row, mode="max-autotune", dynamic=False))
+
+
+def _weight(value: Values) -> torch.Tensor:
+    """A constant in torch's layout: kernels of convolutions are results, inputs, height, width."""
+    if value.ndim == 4:
+        return _tensor(value.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
+    return _tensor(value)
+
+
+def _tensor(value: Values) -> torch.Tensor:
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(np.array(value.view(np.uint16))).view(torch.bfloat16)
+    return torch.from_numpy(np.array(value))

@@ -1,0 +1,49 @@
+"""How calls are timed and in which order sides take turns."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import numpy as np
+import pytest
+
+from tilewright.bench import timing
+from tilewright.bench.timing import Stopwatch, turns
+
+
+def test_every_side_is_timed_once_a_round_and_every_second_round_is_reversed() -> None:
+    found = turns("abcd", 41, np.random.default_rng(0))
+    assert len(found) == 41 and all(sorted(order) == list("abcd") for order in found)
+    assert all(found[n] == found[n + 1][::-1] for n in range(0, 40, 2))
+    assert len({tuple(order) for order in found}) > 8
+
+
+def test_long_calls_are_timed_one_by_one_and_short_ones_together() -> None:
+    calls: list[float] = []
+    watch = Stopwatch()
+
+    def long() -> None:
+        calls.append(time.perf_counter())
+        time.sleep(0.005)
+
+    assert watch.sample(long) == pytest.approx(5.0, rel=0.5) and watch.sample(long) > 4.0
+    assert len(calls) == 2
+    short = Stopwatch()
+    short.sample(lambda: calls.append(0.0))
+    before = len(calls)
+    assert 0 < short.sample(lambda: calls.append(0.0)) < 1.0
+    assert len(calls) - before == 2 * timing._MOST_CALLS
+
+
+def test_garbage_is_collected_outside_of_the_time() -> None:
+    seen: list[bool] = []
+    assert gc.isenabled()
+    Stopwatch().sample(lambda: seen.append(gc.isenabled()))
+    assert seen == [False] and gc.isenabled()
+
+
+def test_failing_call_leaves_the_collector_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Stopwatch().sample(lambda: 1 / 0)
+    assert gc.isenabled()
