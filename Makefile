@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup test test-full lint format demo clean
+.PHONY: setup test test-full lint format demo docs clean
 
 setup: $(STAMP)
 
@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "expected Python 3.11 or newer as $(PYTHON); try: make setup PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[models,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench,docs,models,test,lint]'
 	touch $(STAMP)
 
 test: setup
@@ -35,6 +35,11 @@ format: setup
 
 demo: setup
 	$(BIN)/python -m tilewright.bench.demo
+
+# Warnings are errors: a broken link, a page that is in no menu, a docstring that can't be read.
+docs: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo 'open build/docs/index.html'
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
