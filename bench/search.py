@@ -27,8 +27,8 @@ from ..ir.target import Target, detect_target
 from ..passes.schedule import SCHEDULE_VERSION
 from ..search.base import Runner
 from ..search.space import SearchSpace
-from ..search.strategies import STRATEGIES, strategy_named
 from .search_cases import CASES, make_task
+from .search_contestants import CONTESTANTS
 from .search_oracle import Oracle, OutOfTimeError, trace_digest
 from .search_plot import draw
 from .search_report import SearchReport, WorkloadCurves, table_text
@@ -59,7 +59,7 @@ def search_workload(oracle: Oracle, options: argparse.Namespace) -> Runs:
 
 
 def _search(oracle: Oracle, strategy: str, seed: int, options: argparse.Namespace) -> Run:
-    factory = strategy_named(strategy)
+    factory = CONTESTANTS[strategy]
     return run_search(oracle.task, factory, oracle.latencies, trials=options.trials, batch=options.batch, seed=seed)
 
 
@@ -150,7 +150,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="searches per strategy and workload")
     parser.add_argument("--batch", type=int, default=8, help="candidates per batch")
     parser.add_argument("--workloads", type=_names(tuple(CASES)), default=list(DEFAULT_WORKLOADS))
-    parser.add_argument("--strategies", type=_names(tuple(STRATEGIES)), default=list(STRATEGIES))
+    parser.add_argument("--strategies", type=_names(tuple(CONTESTANTS)), default=list(CONTESTANTS))
     parser.add_argument("--folder", type=Path, default=Path("search-comparison"), help="keeps latencies and report")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop measuring after this time")
     parser.add_argument("--plot", type=Path, help="draw the curves into this file (needs Matplotlib)")

@@ -12,6 +12,8 @@ import pytest
 from search_fakes import TARGET, bowl, sketch, task
 
 from tilewright.bench import search
+from tilewright.bench.random_search import RandomSearch
+from tilewright.bench.search_contestants import CONTESTANTS
 from tilewright.bench.search_oracle import LANES, RACES, Oracle, OutOfTimeError, trace_digest
 from tilewright.bench.search_plot import draw
 from tilewright.bench.search_report import (
@@ -25,9 +27,7 @@ from tilewright.bench.search_report import (
 from tilewright.bench.search_runs import run_search
 from tilewright.ir.measure import MeasureData, MeasureRequest, MeasureResult, TimingProtocol
 from tilewright.search import space as space_module
-from tilewright.search.random_search import RandomSearch
 from tilewright.search.space import Candidate, SearchSpace
-from tilewright.search.strategies import STRATEGIES
 
 TIMING = TimingProtocol(2, quick_repeats=3, repeats=5)
 
@@ -157,20 +157,22 @@ def lookup(found: Sequence[Candidate]) -> list[float]:
     return [bowl(c.key) for c in found]
 
 
-@pytest.mark.parametrize("name", list(STRATEGIES))
+@pytest.mark.parametrize("name", list(CONTESTANTS))
 @pytest.mark.usefixtures("tiles")
 def test_a_search_tries_every_candidate_once(name: str) -> None:
-    run = run_search(task(), STRATEGIES[name], lookup, trials=100, batch=8, seed=0)
+    run = run_search(task(), CONTESTANTS[name], lookup, trials=100, batch=8, seed=0)
     assert len(run.latencies) == 36 and min(s for s in run.latencies if s is not None) == pytest.approx(10e-6)
     assert run.latencies[0] == pytest.approx((10 + 3 * 3 + 2 * 4) * 1e-6), "the default comes first"
     assert run.asking_s > 0
-    again = run_search(task(), STRATEGIES[name], lookup, trials=20, batch=8, seed=0)
+    again = run_search(task(), CONTESTANTS[name], lookup, trials=20, batch=8, seed=0)
     assert again.latencies == run.latencies[:20], "a longer search begins like a shorter one"
 
 
 @pytest.mark.usefixtures("tiles")
 def test_failures_are_part_of_a_run() -> None:
-    run = run_search(task(), STRATEGIES["random"], lambda found: [float("inf")] * len(found), trials=9, batch=8, seed=0)
+    run = run_search(
+        task(), CONTESTANTS["random"], lambda found: [float("inf")] * len(found), trials=9, batch=8, seed=0
+    )
     assert run.latencies == (None,) * 9
 
 
@@ -245,7 +247,7 @@ def test_the_command_searches_a_real_workload(tmp_path: Path, capsys: pytest.Cap
     assert search.main([*words, "--save", str(tmp_path / "samples.json")]) == 0
     assert "softmax" in capsys.readouterr().out
     found = SearchReport.model_validate_json((tmp_path / "report.json").read_text())
-    assert set(found.workloads[0].runs) == set(STRATEGIES)
+    assert set(found.workloads[0].runs) == set(CONTESTANTS)
     best = {min(us for us in run[0] if us is not None) for run in found.workloads[0].runs.values()}
     assert best == {found.workloads[0].best_us}, "all of them exhaust this space"
     assert (tmp_path / "samples.json").exists()

@@ -11,6 +11,7 @@ from landscapes import LARGE, SMALL, Landscape, search
 from landscapes import space as wide_space
 from search_fakes import TARGET, bowl, factors, sketch, workload
 
+from tilewright.bench.search_contestants import CONTESTANTS
 from tilewright.driver.options import make_options
 from tilewright.search.base import SearchStrategy
 from tilewright.search.evolutionary import EvolutionarySearch
@@ -35,11 +36,11 @@ def oracle(candidates: Sequence[Candidate]) -> np.ndarray:
 
 
 def make(name: str, own: SearchSpace, seed: int = 0, rank: Rank = no_idea) -> SearchStrategy:
-    return STRATEGIES[name](own, rank, np.random.default_rng(seed))
+    return CONTESTANTS[name](own, rank, np.random.default_rng(seed))
 
 
-every = pytest.mark.parametrize("name", list(STRATEGIES))
-guided = pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "random"])
+every = pytest.mark.parametrize("name", list(CONTESTANTS))
+guided = pytest.mark.parametrize("name", [name for name in CONTESTANTS if name != "random"])
 
 
 @every

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from search_fakes import FakeDatabase, FakeRunner, bowl, build, factors, sketch, task
 
+from tilewright.bench.random_search import RandomSearch
 from tilewright.costmodel.dataset import TrainingData
 from tilewright.costmodel.features import FEATURE_NAMES
 from tilewright.costmodel.roofline import RooflineCostModel
@@ -15,7 +16,6 @@ from tilewright.ir.measure import MeasureResult
 from tilewright.passes.schedule import ScheduleError
 from tilewright.search import space as space_module
 from tilewright.search.contest import TuneTask
-from tilewright.search.random_search import RandomSearch
 from tilewright.search.space import Candidate
 from tilewright.search.tune import Progress, SearchBudget, TuneResult, tune_tasks
 

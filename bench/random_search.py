@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .space import Candidate, SearchSpace
+from ..search.space import Candidate, SearchSpace
 
 _ATTEMPTS = 20
 

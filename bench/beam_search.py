@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .decision_tree import ROOT, DecisionTree, Path, by_influence
-from .ranking import Rank
-from .space import Candidate, SearchSpace
+from ..search.decision_tree import ROOT, DecisionTree, Path, by_influence
+from ..search.ranking import Rank
+from ..search.space import Candidate, SearchSpace
 
 WIDTH = 8
 """Partial schedules that are kept per round."""
