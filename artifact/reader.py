@@ -58,8 +58,8 @@ def _load(archive: Archive, trust: bool, database: Any) -> Loaded:
     manifest = archive.manifest
     if manifest.x64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ArtifactError(
-            "expected JAX with 64-bit types, which the function uses; call jax.config.update('jax_enable_x64', True) "
-            "before loading it"
+            "expected JAX with 64-bit types, which the function uses; set JAX_ENABLE_X64=1 in the environment, or call "
+            "jax.config.update('jax_enable_x64', True) before loading it"
         )
     inputs, outputs = structure_of(manifest.inputs), structure_of(manifest.outputs)
     jaxpr, status = _program(archive, trust, database, environment())

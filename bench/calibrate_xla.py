@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..costmodel.xla import predict_xla, region_flops
+from ..costmodel.xla import first_touch, predict_xla, region_flops
 from ..frontends.jaxpr import to_graph
 from ..ir.target import detect_target
 from ..passes.manager import PassManager
@@ -127,7 +127,7 @@ def main() -> None:
         args = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in case.shapes]
         seconds = max(measure(case.fn, args) - overhead, 1e-7)
         graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(case.fn)(*args)))
-        predicted = predict_xla(graph, target, fresh=graph.outputs)
+        predicted = predict_xla(graph, target) + first_touch((graph.types[v].nbytes for v in graph.outputs), False)
         flops, size = region_flops(graph), sum(4 * math.prod(shape) for shape in case.shapes)
         errors.setdefault(case.kind, []).append(math.log(predicted / seconds))
         rate = f"{flops / seconds / 1e9:7.1f} GFLOP/s ({flops / seconds / peak:5.1%})"

@@ -9,9 +9,8 @@ loops); the one that is far off, a first convolution of 3 channels with a 3x3 ke
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Iterable
 
-from ..ir import dtypes
 from ..ir.graph import Graph, Op
 from ..ir.infer import ELEMENTWISE
 from ..ir.target import Target
@@ -32,9 +31,10 @@ _CACHE_BYTES_PER_S = 40e9
 _TRANSCENDENTAL_PER_S = 2e9
 _REDUCE_ELEMENTS_PER_S = 6e9
 _WINDOW_ELEMENTS_PER_S = 1.2e9
-_FAULT_S_PER_BYTE = 0.35e-9
-_FAULT_BYTES = 32 << 20
-"""Smaller arrays come from memory that the allocator keeps."""
+_SMALL_PAGE_S_PER_BYTE = 0.35e-9
+_HUGE_PAGE_S_PER_BYTE = 0.05e-9
+_FRESH_BYTES = 32 << 20
+"""Smaller results come from memory that the allocator keeps."""
 
 _TRANSCENDENTAL = frozenset("exp exp2 expm1 log log1p logistic tanh erf erfc sin cos tan pow cbrt sinh cosh".split())
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
@@ -42,21 +42,25 @@ _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".spl
 _FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
 
 
-def predict_xla(region: Graph, target: Target, fresh: Collection[int] = ()) -> float:
-    """Seconds that XLA takes for a region.
+def predict_xla(region: Graph, target: Target) -> float:
+    """Seconds that XLA takes for a region, its results in memory that was touched before.
 
     Args:
         region: a graph of transparent operations.
         target: the CPU.
-        fresh: values that XLA allocates anew on every call (outputs of the whole function); large ones cost a page
-            fault per page.
     """
-    seconds = sum(_heavy(region, op, target) for op in region.ops)
-    seconds += _loops(region, target)
-    for value in set(fresh):
-        size = _bytes(region, value)
-        seconds += size * _FAULT_S_PER_BYTE if size >= _FAULT_BYTES and value in region.producers else 0.0
-    return seconds
+    return sum(_heavy(region, op, target) for op in region.ops) + _loops(region, target)
+
+
+def first_touch(sizes: Iterable[int], huge_pages: bool) -> float:
+    """Seconds that the system takes to hand out the pages of a function's results, which XLA allocates on each call.
+
+    Args:
+        sizes: of the results, in bytes; only large ones come fresh from the system.
+        huge_pages: whether whoever writes them asks for huge pages first, as native calls do.
+    """
+    rate = _HUGE_PAGE_S_PER_BYTE if huge_pages else _SMALL_PAGE_S_PER_BYTE
+    return rate * sum(size for size in sizes if size >= _FRESH_BYTES)
 
 
 def region_flops(region: Graph) -> float:
@@ -85,7 +89,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     threads = target.threads
     peak = target.fma_gflops_per_thread * 1e9 * threads
     if op.opcode == "dot_general":
-        moved = sum(_bytes(region, v) for v in op.operands)
+        moved = sum(region.types[v].nbytes for v in op.operands)
         flops = _flops(region, op)
         rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _DOT_SHARE)
         return _KERNEL_S + max(rate, _moving(moved, target))
@@ -93,7 +97,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
         return _convolution(region, op, peak, threads)
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
-        moved = _bytes(region, op.operands[0])
+        moved = region.types[op.operands[0]].nbytes
         return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
@@ -129,10 +133,5 @@ def _loops(region: Graph, target: Target) -> float:
             seconds += op.types[0].size / (_TRANSCENDENTAL_PER_S * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
-            seconds += _KERNEL_S + _moving(2 * _bytes(region, op.result), target)
+            seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)
     return seconds
-
-
-def _bytes(region: Graph, value: int) -> int:
-    type_ = region.types[value]
-    return type_.size * dtypes.itemsize(type_.dtype)

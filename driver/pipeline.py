@@ -20,7 +20,7 @@ from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
 from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
-from ..costmodel.xla import SHIP_RATIO, predict_xla
+from ..costmodel.xla import SHIP_RATIO, first_touch, predict_xla
 from ..database.store import Database
 from ..ir.graph import Graph
 from ..ir.measure import MeasureData, TaskKey, TimingProtocol
@@ -36,9 +36,9 @@ from .baselines import region_seconds, rest_seconds
 from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
-from .planning import Choice, NativePlan, Partition, Task, assemble, partition
+from .planning import Choice, NativePlan, Partition, Task, assemble, partition, result_bytes
 from .tuning import search_budget, tune
-from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
+from .verdicts import Verdict, allocator_mode, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
 
 _LOG = logging.getLogger(__name__)
@@ -286,17 +286,20 @@ class Driver:
     def _worthwhile(self, parts: Partition, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """Choices that are predicted to gain: single ones that clearly lose go, and the rest has to win as a whole."""
         kept: dict[str, Choice] = {}
+        fresh = result_bytes(parts) if allocator_mode() == "stock" else {}
         ours = CALL_SECONDS
         theirs = 0.0
         for key, choice in choices.items():
             task = parts.tasks[key]
+            results = fresh.get(key, ())
             native = float(predict_native(task.workload.func, [choice.trace], self.target)[0])
-            usual = predict_xla(task.region, self.target)
-            if native > usual + CALL_SECONDS:
+            native = task.count * native + first_touch(results, huge_pages=True)
+            usual = task.count * predict_xla(task.region, self.target) + first_touch(results, huge_pages=False)
+            if native > usual + task.count * CALL_SECONDS:
                 continue
             kept[key] = choice
-            ours += task.count * native
-            theirs += task.count * usual
+            ours += native
+            theirs += usual
         return kept if kept and theirs >= MIN_PREDICTED_SPEEDUP * ours else {}
 
     def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:

@@ -11,7 +11,6 @@ from ..backends.llvm.ffi import bind_plan
 from ..backends.llvm.kernel import Kernel
 from ..backends.llvm.vecmath import SUPPORTED
 from ..backends.xla import PLAN
-from ..ir import dtypes
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
 from ..ir.loop import Buffer
@@ -97,6 +96,17 @@ def partition(graph: Graph) -> Partition:
         else:
             tasks[key] = Task(key, known.workload, known.region, known.count + 1, known.kind)
     return Partition(graph, tuple(regions), workloads, tasks)
+
+
+def result_bytes(parts: Partition) -> dict[str, list[int]]:
+    """Sizes of those results of the graph that regions compute, by task key."""
+    graph = parts.graph
+    results = set(graph.outputs)
+    sizes: dict[str, list[int]] = {}
+    for region, key in parts.regions:
+        made = {value for member in region.members for value in graph.ops[member].results} & results
+        sizes.setdefault(key, []).extend(graph.types[value].nbytes for value in made)
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +248,7 @@ class _Slots:
                 value = self.roots.get(value, value)
                 type_ = self.graph.types[value]
                 known = lives.get(value)
-                lives[value] = Lifetime(
-                    type_.size * dtypes.itemsize(type_.dtype), known.first if known else number, number
-                )
+                lives[value] = Lifetime(type_.nbytes, known.first if known else number, number)
         offsets, size = assign_offsets(lives)
         return size, offsets
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from . import dtypes
+
 Param = Any
 """A canonical parameter: None, bool, int, float, str, or a (nested) tuple of these."""
 
@@ -51,6 +53,11 @@ class TensorType:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements; only for element types that NumPy has."""
+        return self.size * dtypes.itemsize(self.dtype)
 
     def with_shape(self, shape: Iterable[int]) -> TensorType:
         """The same type with other axes."""

@@ -152,13 +152,13 @@ class _SpecTable:
         rows = [self._row(abi, target, f"{what} {number}", tensor) for number, tensor in enumerate(types)]
         self.address = self._integers([value for row in rows for value in row])
 
-    def _row(self, abi: XlaAbi, target: str, what: str, tensor: TensorType) -> tuple[int, int, int, int]:
+    def _row(self, abi: XlaAbi, target: str, what: str, tensor: TensorType) -> tuple[int, ...]:
         expected = f"{tensor.dtype}[{','.join(map(str, tensor.shape))}]"
         text = f"{what} of {target} must be {expected}; the call has another element type or shape there"
         message = ctypes.create_string_buffer(text.encode())
         self._memory.append(message)
         dims = self._integers(list(tensor.shape))
-        return xla_dtype(abi, tensor.dtype), len(tensor.shape), dims, ctypes.addressof(message)
+        return xla_dtype(abi, tensor.dtype), len(tensor.shape), dims, ctypes.addressof(message), tensor.nbytes
 
     def _integers(self, values: list[int]) -> int:
         array = aligned_empty((len(values),), np.dtype(np.int64))

@@ -22,7 +22,7 @@ from .link import digest, load
 from .runtime import CLAIMS_OFFSET, HUGE_PAGE, PLAN_FIELDS, POOL_SLOTS, SEPARATION
 
 if TYPE_CHECKING:
-    from ...ir.graph import TensorType
+    pass
 
 #: In a block's base addresses: 0 for slots with an absolute address, the arena, then inputs and outputs.
 FIRST_ARRAY_BASE = 2
@@ -182,11 +182,6 @@ def aligned_constant(array: np.ndarray) -> np.ndarray:
     return _constants.setdefault(key, copy)
 
 
-def nbytes(tensor: TensorType) -> int:
-    """Size of a dense array of that type in bytes."""
-    return math.prod(tensor.shape) * dtypes.itemsize(tensor.dtype)
-
-
 def kernels_digest(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
     """Digest of a plan together with the object code of its kernels: what a call of it executes."""
     state = hashlib.blake2b(plan.digest.encode(), digest_size=16)
@@ -220,7 +215,7 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> No
 def _slot_bytes(plan: ExecPlan, slot: Slot) -> int:
     if slot.kind == "constant":
         return plan.constants[slot.index].nbytes
-    return nbytes((plan.inputs if slot.kind == "input" else plan.outputs)[slot.index])
+    return (plan.inputs if slot.kind == "input" else plan.outputs)[slot.index].nbytes
 
 
 def _phase_rows(phases: Sequence[Phase]) -> list[tuple[int, ...]]:

@@ -6,11 +6,15 @@ of its table (`ENTRY_IR`, linked once per plan). Nothing here takes Python's int
 
 from __future__ import annotations
 
-from .runtime import runtime_ir
+from .runtime import HUGE_PAGE, runtime_ir
 from .xla_abi import XlaAbi
 
 #: Rows of the tables `inputs` and `outputs` of a plan: what an array must be, and what to say where it is not.
-SPEC_FIELDS = ("dtype", "rank", "dims", "message")
+SPEC_FIELDS = ("dtype", "rank", "dims", "message", "bytes")
+
+#: Results of at least this size are asked to be on huge pages. Their memory mostly is fresh from the system (XLA
+#: allocates results anew on each call), and the first touch of a small page costs more than computing what it holds.
+_LARGE_RESULT = 4 * HUGE_PAGE
 
 _PREFIX = "XLA_FFI_DataType_"
 _DTYPES = {
@@ -58,6 +62,8 @@ def handler_ir(abi: XlaAbi) -> str:
         "NUM_THREADS_SIZE": abi.sizes["XLA_FFI_ThreadPool_NumThreads_Args"],
         "SCHEDULE_SIZE": abi.sizes["XLA_FFI_ThreadPool_Schedule_Args"],
         "SPEC_BYTES": 8 * len(SPEC_FIELDS),
+        "LARGE_RESULT": _LARGE_RESULT,
+        "HUGE_PAGE_MASK": HUGE_PAGE - 1,
     }
     spec_offsets = {f"Spec.{name}": 8 * number for number, name in enumerate(SPEC_FIELDS)}
     extra = "\n".join((_message_constants(), _METADATA, _ERRORS, _CHECKS, _BUFFERS, _THREADS, _HANDLE))
@@ -247,6 +253,41 @@ done:
   ret void
 }
 
+; Ask for huge pages below the large ones of `count` buffers.
+define internal void @ask_for_huge_pages(ptr %buffers, i64 %count, ptr %table) {
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %skip ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %one, label %done
+one:
+  %at = mul i64 %i, $SPEC_BYTES
+  %spec = getelementptr i8, ptr %table, i64 %at
+  %bytes = load i64, ptr Spec.bytes(%spec)
+  %large = icmp uge i64 %bytes, $LARGE_RESULT
+  br i1 %large, label %ask, label %skip
+ask:
+  %buffer_at = getelementptr ptr, ptr %buffers, i64 %i
+  %buffer = load ptr, ptr %buffer_at
+  %data = load i64, ptr XLA_FFI_Buffer.data(%buffer)
+  %end = add i64 %data, %bytes
+  %up = add i64 %data, $HUGE_PAGE_MASK
+  %back = and i64 %up, $HUGE_PAGE_MASK
+  %first = sub i64 %up, %back
+  %beyond = and i64 %end, $HUGE_PAGE_MASK
+  %last = sub i64 %end, %beyond
+  %size = sub i64 %last, %first
+  %place = inttoptr i64 %first to ptr
+  %ignored = call i32 @madvise(ptr %place, i64 %size, i32 14)   ; MADV_HUGEPAGE: a wish, so its failure does not matter
+  br label %skip
+skip:
+  %next = add i64 %i, 1
+  br label %loop
+done:
+  ret void
+}
+
 ; The bases of a block: after 0 and the arena, the inputs, then the outputs.
 define internal void @bind_buffers(ptr %frame, ptr %plan, ptr %block) {
   %offset = load i64, ptr Plan.bases_offset(%plan)
@@ -259,6 +300,8 @@ define internal void @bind_buffers(ptr %frame, ptr %plan, ptr %block) {
   %out = load ptr, ptr XLA_FFI_CallFrame.rets.rets(%frame)
   %outputs = load i64, ptr Plan.outputs(%plan)
   call void @store_addresses(ptr %out, i64 %outputs, ptr %outputs_at)
+  %results = load ptr, ptr Plan.output_table(%plan)
+  call void @ask_for_huge_pages(ptr %out, i64 %outputs, ptr %results)
   ret void
 }
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -266,6 +268,32 @@ def test_ten_thousand_calls_use_no_more_memory() -> None:
     for _ in range(10_000):
         f(x).block_until_ready()
     assert _resident_bytes() - before < 8 << 20  # one leaked arena or block per call would be 1.6 GB or 10 MB
+
+
+def _huge_pages_on_request() -> bool:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[never]" not in setting.read_text()
+
+
+@pytest.mark.skipif(not _huge_pages_on_request(), reason="the system gives no huge pages")
+@pytest.mark.parametrize("size", [1 << 23, (1 << 24) + 12_345])
+def test_large_results_are_on_huge_pages(size: int) -> None:
+    kernel = scale(size)
+    call = bind_plan(chain(kernel, 1, 8), {kernel.symbol: kernel})
+    run, plain = jax.jit(lambda x: call(x)[0]), jax.jit(lambda x: x * 2)
+    x = jnp.arange(size, dtype=jnp.float32)
+
+    def faults(function: Callable[[jax.Array], jax.Array]) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        function(x).block_until_ready()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    np.testing.assert_array_equal(run(x), plain(x))
+    small_pages = 4 * size // mmap.PAGESIZE
+    usual, ours = (min(faults(function) for _ in range(5)) for function in (plain, run))
+    if usual < small_pages / 2:
+        pytest.skip("the allocator keeps its pages")
+    assert ours < small_pages / 8
 
 
 def test_eight_devices_with_a_reduction_between_plans() -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tilewright.costmodel.xla import predict_xla, region_flops
+from tilewright.costmodel.xla import first_touch, predict_xla, region_flops
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.target import Target
@@ -48,10 +48,11 @@ def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5
 
 
-def test_page_faults_count_for_large_fresh_outputs_only() -> None:
-    large, small = (graph(lambda x: x * 2 + 1, (n, 4096)) for n in (4096, 64))
-    assert predict_xla(large, TARGET, fresh=large.outputs) > predict_xla(large, TARGET) + 0.02
-    assert predict_xla(small, TARGET, fresh=small.outputs) == predict_xla(small, TARGET)
+def test_page_faults_count_for_large_results_only() -> None:
+    large, small = 64 << 20, 1 << 20
+    assert 0.01 < first_touch([large, small], huge_pages=False) < 0.05
+    assert first_touch([large], huge_pages=True) < first_touch([large], huge_pages=False) / 4
+    assert first_touch([small, small], huge_pages=False) == 0
 
 
 def test_flops() -> None:
