@@ -18,6 +18,8 @@ from .tiles import Box, Cost, register_tiles, registers
 _MAX_TILES = 24
 _MAX_STRIDE = 4
 _MAX_PANEL = 4096
+_MIN_USES = 2
+"""A panel that has to be transposed on every call is worth it from this many uses of each of its elements."""
 _TRANSPOSED_STORE = 8.0
 """Cycles per vector of results that is transposed on its way to memory: shuffles, a store and a load of the cache."""
 _ACROSS = "t"
@@ -88,6 +90,8 @@ def _along(parts: Anatomy, match: Product) -> _Layout | None:
         return None
     constant = parts.found[match.panel.buffer].scope == "constant"
     axis = axis_of(match.panel, match.vector.name, shifted=not constant)
+    if not constant and axis is not None and axis != len(match.panel.index) - 1 and _uses(match) < _MIN_USES:
+        return None
     if axis is not None and (constant or not match.panel.guard):
         box = Box(match.rows, match.vector.extent, match.steps, _outer(match), _row_stride(parts, match))
         return _Layout(match, axis, constant, box)
@@ -96,6 +100,13 @@ def _along(parts: Anatomy, match: Product) -> _Layout | None:
         return None
     box = Box(match.rows, match.vector.extent, match.steps, _outer(match), _row_stride(parts, match), 2.0 * stride)
     return _Layout(match, None, constant, box)
+
+
+def _uses(match: Product) -> int:
+    """How many results each element of the panel operand takes part in."""
+    in_panel = frozenset().union(*(e.variables() for e in match.panel.index))
+    tile = [match.tile] if match.tile is not None else []
+    return math.prod(it.extent for it in (*match.outer, *tile) if it.name not in in_panel)
 
 
 def _across(parts: Anatomy, match: Product, stored: Iter) -> _Layout | None:

@@ -1,4 +1,4 @@
-"""Default schedules of long work: sums cut into chains, reductions to few values, long runs of heavy arithmetic."""
+"""Default schedules of odd shapes: long sums, reductions to few values, products of one row, heavy arithmetic."""
 
 from __future__ import annotations
 
@@ -86,6 +86,19 @@ def test_reductions_to_few_values(name: str, case: Case, special: bool) -> None:
     lowered = sample(case, special)
     choice = predicted_choice(lowered.func, TARGETS[name])
     assert choice is not None and choice.sketch == ("plain" if lowered.arrays[0].size == 1 else "rows")
+    lowered.check(outputs(lowered, TARGETS[name]), name)
+
+
+# ---- operands that are used once
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_one_row_reads_is_not_laid_out_anew(name: str, rows: int) -> None:
+    keys = Case("scores", lambda q, k: jnp.einsum("hmd,hkd->hmk", q, k), ((3, rows, 40), (3, 70, 40)), exact=False)
+    lowered = sample(keys)
+    trace = predicted_choice(lowered.func, TARGETS[name]).trace
+    assert ("cache_read" in {step.primitive for step in trace}) == (rows > 1)
     lowered.check(outputs(lowered, TARGETS[name]), name)
 
 
