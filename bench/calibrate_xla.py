@@ -67,6 +67,8 @@ def _cases() -> list[Case]:
         cases.append(Case("reduce", f"sum last {rows}x{columns}", lambda x: x.sum(-1), shape))
         cases.append(Case("reduce", f"sum first {rows}x{columns}", lambda x: x.sum(0), shape))
         cases.append(Case("rows", f"softmax {rows}x{columns}", lambda x: jax.nn.softmax(x), shape))
+    for name in _FUNCTIONS:
+        cases.append(Case("function", f"{name} 1024x1024", getattr(jax.lax, name), ((1024, 1024),)))
     pool = ((1, 112, 112, 64),)
     cases.append(Case("reduce", "max pool 112^2 64", _max_pool, pool))
     return cases
@@ -77,6 +79,7 @@ def _max_pool(x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
+_FUNCTIONS = ("exp", "log", "logistic", "expm1", "log1p", "erfc", "rsqrt", "sin", "cos", "tan", "cbrt", "atan")
 _DOTS = (
     (64, 64, 64),
     (196, 384, 96),

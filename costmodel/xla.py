@@ -28,7 +28,6 @@ _CONV_S_PER_PATCH_ELEMENT = 0.6e-9
 _CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
-_TRANSCENDENTAL_PER_S = 2e9
 _REDUCE_ELEMENTS_PER_S = 6e9
 _WINDOW_ELEMENTS_PER_S = 1.2e9
 _SMALL_PAGE_S_PER_BYTE = 0.35e-9
@@ -36,7 +35,16 @@ _HUGE_PAGE_S_PER_BYTE = 0.05e-9
 _FRESH_BYTES = 32 << 20
 """Smaller results come from memory that the allocator keeps."""
 
-_TRANSCENDENTAL = frozenset("exp exp2 expm1 log log1p logistic tanh erf erfc sin cos tan pow cbrt sinh cosh".split())
+_MATH_PER_S = {
+    **dict.fromkeys(("exp", "exp2", "tanh", "erf"), 4e9),
+    **dict.fromkeys(("log", "logistic"), 2e9),
+    **dict.fromkeys(("expm1", "log1p", "erfc", "cosh"), 1.2e9),
+    **dict.fromkeys(("rsqrt", "rem", "sinh", "asinh", "acosh", "atanh", "erf_inv"), 0.7e9),
+    **dict.fromkeys(("sin", "cos", "pow"), 0.15e9),
+    **dict.fromkeys(("tan", "cbrt", "asin", "acos", "atan", "atan2", "lgamma", "digamma"), 0.06e9),
+}
+"""Results per second and thread of functions that take longer than moving what they read; a few are called per
+element, without vectors."""
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
@@ -129,8 +137,8 @@ def _loops(region: Graph, target: Target) -> float:
     for op in region.ops:
         if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
             continue
-        if op.opcode in _TRANSCENDENTAL:
-            seconds += op.types[0].size / (_TRANSCENDENTAL_PER_S * target.threads)
+        if op.opcode in _MATH_PER_S:
+            seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
             seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)
