@@ -15,9 +15,10 @@ from pathlib import Path
 
 from .cases import SUITES, row_names
 from .compare import MARGIN, compare, comparison_text
+from .html import PageError, need_page_libraries, write_html
 from .peers.base import PEERS
 from .report import ReportError, SuiteOptions, load_report
-from .runner import expected_seconds, run_suite, suite_options
+from .runner import at_most, expected_seconds, run_suite, suite_options
 from .table import table_text
 
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return search.main(given[2:])
         return _run(given)
+    except PageError as error:
+        print(f"error: {error}; {error.remedy}", file=sys.stderr)
+        return 1
     except (ReportError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,17 +64,17 @@ def _run(given: Sequence[str]) -> int:
         _list(options)
         return 0
     if found.html is not None:
-        from .html import write_html  # before hours are spent: its libraries may be missing
+        need_page_libraries()
     report = run_suite(options, found.output, say=lambda text: print(text, file=sys.stderr, flush=True))
     print(table_text(report))
     if found.html is not None:
-        write_html(report, found.html)  # pyright: ignore[reportPossiblyUnboundVariable]
+        write_html(report, found.html)
     return 0 if report.passed else 1
 
 
 def _list(options: SuiteOptions) -> None:
     print("\n".join(options.rows))
-    print(f"at most about {expected_seconds(options) / 60:.0f} minutes", file=sys.stderr)
+    print(at_most(expected_seconds(options)), file=sys.stderr)
 
 
 def _compare(given: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ class Contest:
         row: The row.
         allocator: Mode of the allocator, for all processes.
         requests: How to make `jax.jit` and ours ready, `jax.jit` first.
-        peers: Names of the peers that take part.
+        peers: Names of the peers.
         rounds: Most samples of each side.
         timing_s: Stop sampling after about this time, unless there are still too few samples.
         deadline: When everything has to be done, on `time.monotonic`'s clock.
@@ -38,6 +38,7 @@ class Contest:
         pool: How many different inputs take turns.
         alone: How many samples of `jax.jit` to take before any other side exists.
         records: Existing folder in which peers leave what later contests of the row may use.
+        left_out: Which of them do not take part, and why.
     """
 
     suite: str
@@ -53,6 +54,7 @@ class Contest:
     pool: int = _POOL
     alone: int = 0
     records: str = ""
+    left_out: Mapping[str, Missing] = field(default_factory=dict)
 
     def left_s(self) -> float:
         """Seconds until the deadline."""
@@ -96,6 +98,9 @@ def hold(contest: Contest, say: Callable[[str], None] = lambda text: None) -> Co
             exported = main.ask(Export(folder=folder, accuracy_inputs=contest.accuracy_inputs), contest.left_s())
             main.sleep()
             for name in contest.peers:
+                if name in contest.left_out:
+                    result.sides[name] = contest.left_out[name]
+                    continue
                 say(name)
                 session = _peer_session(contest, name, folder, exported, result, stack)
                 if session is not None:
@@ -152,13 +157,14 @@ def _peer_session(
         result.sides[name] = Missing(status="not expressed", reason=exported.reason)
         return None
     if missing := kind.missing():
-        remedy = f"pip install {kind.distribution}"
+        remedy = f"pip install 'tilewright[{kind.extra}]'"
         result.sides[name] = Missing(status="not installed", reason=f"no {', '.join(missing)}: {remedy}")
         return None
     given = ["--peer", name, "--folder", folder, "--records", contest.records or folder]
     session = stack.enter_context(Session("peers.child", given, ALLOCATORS[contest.allocator]))
     try:
-        reply = session.ask(Prepare(side=name, accuracy_inputs=contest.accuracy_inputs), contest.left_s())
+        # At most half of what is left: a peer that takes too long must not cost the row its other sides.
+        reply = session.ask(Prepare(side=name, accuracy_inputs=contest.accuracy_inputs), contest.left_s() / 2)
     except SessionError as error:
         reply = Missing(status="failed", reason=str(error))
     result.sides[name] = _prepared(reply)

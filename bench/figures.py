@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from .messages import JIT
 from .report import RowResult, SideResult, SuiteReport
@@ -18,13 +19,14 @@ from .sessions import ALLOCATORS
 from .table import rate
 
 # Stand-ins that are replaced by the page's variables.
-_INK, _FAINT, _BASE, _PAGE = "#010203", "#040506", "#070809", "#222324"
+_INK, _FAINT, _BASE, _PAGE, _CARD = "#010203", "#040506", "#070809", "#222324", "#252627"
 _SERIES = ("#0a0b0c", "#0d0e0f", "#101112", "#131415", "#161718", "#191a1b", "#1c1d1e", "#1f2021")
 _VARIABLES = {
     _INK: "var(--ink)",
     _FAINT: "var(--faint)",
     _BASE: "var(--base)",
     _PAGE: "var(--page)",
+    _CARD: "var(--card)",
     **{colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES)},
 }
 _STYLE: dict[Any, Any] = {
@@ -47,6 +49,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.size": 0.0,
 }
 _ROW_INCHES = 0.42
+_LEGEND_COLUMNS = 8
 
 
 def speedup_figure(report: SuiteReport) -> str:
@@ -61,12 +64,14 @@ def speedup_figure(report: SuiteReport) -> str:
             for position, row in enumerate(rows):
                 _row_bars(panel, position, row, allocator, ours, report.options.peers)
             panel.axvline(1.0, color=_BASE, linewidth=1.2)
-            panel.set_xscale("log")
-            panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-            panel.set_xlabel("speed-up over jax.jit")
+            panel.set_xlabel("speed-up over jax.jit, logarithmic; right of 1x is faster")
             panel.grid(False, axis="y")
+            for position in range(1, len(rows), 2):
+                panel.axhspan(position - 0.5, position + 0.5, color=_CARD, zorder=0)
         panels[0].set_yticks(range(len(rows)), [row.name for row in rows])
-        panels[0].set_ylim(len(rows) - 0.4, -0.6)
+        panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        panels[0].set_xscale("log")  # the panels share it
+        _plain_ticks(panels[0].xaxis, *panels[0].get_xlim(), unit="x")
         _legend(figure, panels[0], report)
         return _svg(figure, "Speed-up over jax.jit of every row, with 95% intervals")
 
@@ -90,7 +95,9 @@ def _row_bars(
     for index, name in enumerate(peers, len(ours)):
         side = mode.side(name)
         if side is not None and side.speedup is not None:
-            panel.plot(side.speedup.median, position, "D", color=_SERIES[index % len(_SERIES)], markersize=5.0)
+            # Each at a height of its own: peers that are equally fast must not cover each other.
+            middle = position - 0.4 + 0.8 * (index - len(ours) + 0.5) / len(peers)
+            panel.plot(side.speedup.median, middle, "D", **_peer_style(index))
 
 
 def _legend(figure: Any, panel: Any, report: SuiteReport) -> None:
@@ -99,9 +106,27 @@ def _legend(figure: Any, panel: Any, report: SuiteReport) -> None:
     for index, name in enumerate(efforts):
         handles.append(panel.barh(math.nan, math.nan, color=_SERIES[index], label=name))
     for index, name in enumerate(report.options.peers, len(efforts)):
-        colour = _SERIES[index % len(_SERIES)]
-        handles += panel.plot([], [], "D", color=colour, markersize=5.0, label=name)
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
+        handles += panel.plot([], [], "D", **_peer_style(index), label=name)
+    handles += panel.plot([], [], color=_BASE, linewidth=1.2, label="jax.jit")
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), _LEGEND_COLUMNS), frameon=False)
+
+
+def _peer_style(index: int) -> dict[str, Any]:
+    colour = _SERIES[index % len(_SERIES)]
+    return {"color": colour, "markersize": 5.5, "markeredgecolor": _PAGE, "markeredgewidth": 0.6, "zorder": 4}
+
+
+def _plain_ticks(axis: Any, low: float, high: float, unit: str = "") -> None:
+    """Numbers as one writes them on a logarithmic axis, as many as a few decades or a part of one need."""
+    decades = math.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    if decades < 0.5:
+        steps = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,g}{unit}")
 
 
 def roofline_figure(report: SuiteReport, allocator: str) -> str:
@@ -113,18 +138,20 @@ def roofline_figure(report: SuiteReport, allocator: str) -> str:
     points = [found for row in report.rows if (found := _point(row, allocator, name)) is not None]
     points.sort(key=lambda point: point[1])
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 5.6), layout="constrained")
+        figure = Figure(figsize=(11.0, 5.2), layout="constrained")
         axes, names = figure.subplots(1, 2, width_ratios=(6.0, 1.0))
         _roofs(axes, report, [intensity for _, intensity, _, _ in points])
         for number, (_, intensity, usual, ours) in enumerate(points, 1):
-            axes.plot([intensity] * 2, [usual, ours], color=_FAINT, linewidth=1.2, zorder=2)
+            axes.plot([intensity] * 2, [usual, ours], color=_BASE, linewidth=0.8, zorder=2)
             axes.plot(intensity, usual, "o", markerfacecolor="none", markeredgecolor=_BASE, markersize=6.0)
             axes.plot(intensity, ours, "o", color=_SERIES[1], markersize=11.0, zorder=3)
             place = {"ha": "center", "va": "center_baseline", "zorder": 4}
             axes.text(intensity, ours, str(number), color=_PAGE, fontsize=7.0, **place)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("operations per byte of minimal traffic")
+        _plain_ticks(axes.xaxis, *axes.get_xlim())
+        _plain_ticks(axes.yaxis, *axes.get_ylim())
+        axes.set_xlabel("floating-point operations per byte of minimal traffic")
         axes.set_ylabel("GFLOP/s")
         axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=_BASE, label="jax.jit")
         axes.plot([], [], "o", color=_SERIES[1], markersize=9.0, label=f"Tilewright, {name}")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .messages import JIT
-from .report import RowResult, SideResult, SuiteReport
+from .report import RowResult, SideResult, SuiteOptions, SuiteReport
 from .sessions import ALLOCATORS
 from .table import error_text, rate, roof_share, side_label, speedup_text, state_text
 
 _MAX_NOTE = 200  # what a process said before it died can be long; the JSON has it
+_LIBRARIES = ("jinja2", "matplotlib")
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -30,6 +32,23 @@ class _Line:
     cells: tuple[str, ...] = ()
 
 
+class PageError(RuntimeError):
+    """The page's libraries are not installed; `remedy` says how to get them."""
+
+    remedy = "pip install 'tilewright[bench]'"
+
+
+def need_page_libraries() -> None:
+    """Look for the libraries of the page, which are no dependencies, before hours of measuring are spent on it.
+
+    Raises:
+        PageError: Some are not installed.
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise PageError(f"--html needs {', '.join(missing)}")
+
+
 def write_html(report: SuiteReport, path: Path) -> None:
     """Write the page.
 
@@ -38,14 +57,13 @@ def write_html(report: SuiteReport, path: Path) -> None:
         path: The file; it is replaced.
 
     Raises:
-        ValueError: The page's libraries are not installed; the message says how to get them.
+        PageError: The page's libraries are not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
+    need_page_libraries()
+    from jinja2 import Environment, StrictUndefined
 
-        from .figures import roofline_figure, speedup_figure
-    except ImportError as error:
-        raise ValueError(f"the page needs {error.name}: pip install 'tilewright[bench]'") from None
+    from .figures import roofline_figure, speedup_figure
+
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     measured = [row for row in report.rows if not row.failure]
@@ -58,9 +76,23 @@ def write_html(report: SuiteReport, path: Path) -> None:
         lines=[line for row in report.rows for line in _lines(report, row)],
         failures=[row for row in report.rows if row.failure],
         explanations=[found for row in report.rows if (found := _explanation(row)) is not None],
-        options=report.options.model_dump(),
+        options=_options(report.options),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _options(options: SuiteOptions) -> list[tuple[str, str]]:
+    """What was asked for, in words."""
+    return [
+        ("efforts", ", ".join(map(str, options.efforts))),
+        ("tuning time", f"{options.budget} per row, effort and allocator"),
+        ("peers", ", ".join(options.peers) or "none"),
+        ("processes", f"{options.repeats} per row and allocator"),
+        ("samples", f"at most {options.rounds} per side and process, for about {options.timing_s:g} s"),
+        ("time for a row", f"{options.row_timeout_s:g} s at most"),
+        ("compared with float64", f"{options.accuracy_inputs} inputs"),
+        ("seed", str(options.seed)),
+    ]
 
 
 def _cards(report: SuiteReport) -> list[tuple[str, str, str]]:

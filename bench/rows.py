@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -72,6 +72,9 @@ def _contests(
 ) -> tuple[dict[str, list[ContestResult]], dict[str, list[float]]]:
     """Contests per allocator mode and the machine's states beside them; the mode that goes first alternates."""
     found: dict[str, list[ContestResult]] = {mode: [] for mode in ALLOCATORS}
+    records = folder / "records"
+    records.mkdir()
+    left_out: dict[str, Missing] = {}
     states: dict[str, list[float]] = {mode: [] for mode in ALLOCATORS}
     for repeat in range(options.repeats):
         for mode in list(ALLOCATORS)[:: 1 if repeat % 2 == 0 else -1]:
@@ -88,18 +91,19 @@ def _contests(
                 deadline=deadline,
                 accuracy_inputs=accuracy_inputs,
                 seed=options.seed + repeat,
-                records=str(_records(folder, mode)),
+                records=str(records),
+                left_out=left_out,
             )
             states[mode].append(memory.copy_gbs())
             found[mode].append(hold(contest, lambda text, mode=mode: say(f"{mode}: {text}")))
+            left_out = left_out | _missing_peers(found[mode][-1], options.peers)
             states[mode].append(memory.copy_gbs())
     return found, states
 
 
-def _records(folder: Path, mode: str) -> Path:
-    found = folder / f"{mode}-records"
-    found.mkdir(exist_ok=True)
-    return found
+def _missing_peers(result: ContestResult, peers: Sequence[str]) -> dict[str, Missing]:
+    """Peers that did not take part: they are not asked again, which may have taken minutes."""
+    return {name: reply for name in peers if isinstance(reply := result.sides.get(name), Missing)}
 
 
 def _requests(options: SuiteOptions, mode: str, folder: Path, accuracy_inputs: int) -> list[Prepare]:

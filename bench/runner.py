@@ -125,10 +125,25 @@ def expected_seconds(options: SuiteOptions, rows: int | None = None) -> float:
     first = sum(costs.tuned_s + tuning if effort else costs.untuned_s for effort in options.efforts)
     later = costs.again_s * len(options.efforts) * (options.repeats - 1)
     peers = [PEERS[name] for name in options.peers if not PEERS[name].missing()] if options.suite == "kernels" else []
-    first += sum(kind.once_s for kind in peers)
     process = costs.start_s + options.timing_s + sum(kind.start_s for kind in peers)
-    row = len(ALLOCATORS) * (first + later + options.repeats * process)
+    row = len(ALLOCATORS) * (first + later + options.repeats * process) + sum(kind.once_s for kind in peers)
     return row * (len(options.rows) if rows is None else rows)
+
+
+def minutes_text(seconds: float) -> str:
+    """A time as one says it: `less than a minute`, `1 minute`, `1 hour 5 minutes`."""
+    minutes = round(seconds / 60)
+    if minutes == 0:
+        return "less than a minute"
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "hour"), (minutes, "minute")]
+    return " ".join(f"{count} {unit}{'' if count == 1 else 's'}" for count, unit in parts if count)
+
+
+def at_most(seconds: float) -> str:
+    """What a run is announced with."""
+    found = minutes_text(seconds)
+    return found if found.startswith("less") else f"at most about {found}"
 
 
 def run_suite(
@@ -156,7 +171,8 @@ def run_suite(
     waiting = [name for name in options.rows if name not in done]
     if done:
         say(f"going on with an earlier run: {len(options.rows) - len(waiting)} rows are done")
-    say(f"{len(waiting)} rows, at most about {expected_seconds(options, len(waiting)) / 60:.0f} minutes")
+    count = f"{len(waiting)} row{'' if len(waiting) == 1 else 's'}"
+    say(f"{count}, {at_most(expected_seconds(options, len(waiting)))}")
     memory = MemoryState()
     started = time.monotonic()
     for number, name in enumerate(waiting, 1):
@@ -165,8 +181,8 @@ def run_suite(
         done[name] = row
         if journal is not None:
             journal.add(machine, row)
-        spent = (time.monotonic() - started) / 60
-        say(f"{prefix}: {'FAILED: ' + row.failure if row.failure else 'done'} ({spent:.1f} minutes so far)")
+        spent = minutes_text(time.monotonic() - started)
+        say(f"{prefix}: {'FAILED: ' + row.failure if row.failure else 'done'} ({spent} so far)")
     report = SuiteReport(options=options, machine=machine, rows=[done[name] for name in options.rows])
     if output is not None and journal is not None:
         report.save(output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 SEARCH = "search"
-_PAGE_LIBRARIES = ("jinja2", "matplotlib")
 _SEARCH_FOLDER = Path("search-comparison")
 
 
@@ -189,26 +187,28 @@ def _options(suite: str | None, rows: Sequence[str], seed: int, given: dict[str,
 
 
 def _list(out: Output, options: SuiteOptions) -> None:
-    from ..bench.runner import expected_seconds
+    from ..bench.runner import at_most, expected_seconds
 
-    minutes = expected_seconds(options) / 60
-    data = {"suite": options.suite, "rows": list(options.rows), "minutes_at_most": round(minutes, 1)}
-    out.note(f"at most about {minutes:.0f} minutes")
+    seconds = expected_seconds(options)
+    data = {"suite": options.suite, "rows": list(options.rows), "minutes_at_most": round(seconds / 60, 1)}
+    out.note(at_most(seconds))
     out.result(data, "\n".join(options.rows))
 
 
 def _report(out: Output, options: SuiteOptions, output: Path | None, html: Path | None) -> SuiteReport:
     """Runs a suite and shows what it found."""
-    from ..bench.html import write_html
+    from ..bench.html import PageError, need_page_libraries, write_html
     from ..bench.runner import run_suite
     from ..bench.table import table_text
 
     for path in (output, html):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}", "create it first")
-    missing = [name for name in _PAGE_LIBRARIES if html is not None and find_spec(name) is None]
-    if missing:  # hours before they are needed
-        raise CommandError(f"--html needs {', '.join(missing)}", "pip install 'tilewright[bench]'")
+    if html is not None:
+        try:
+            need_page_libraries()
+        except PageError as error:
+            raise CommandError(str(error), error.remedy) from error
     report = run_suite(options, output, say=out.note)
     if html is not None:
         write_html(report, html)

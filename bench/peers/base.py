@@ -44,14 +44,16 @@ class PeerKind:
         module: Module of this package; its `build(problem, calls, threads, option, folder) -> Program` compiles for it.
         packages: What must be importable.
         distribution: Whose version is reported.
+        extra: The extra of this package that brings it.
         option: Passed to `build` where one module serves several peers.
         start_s: About how long a process takes until it is ready.
-        once_s: The same of the first process of a row and allocator mode, on top.
+        once_s: The same of the first process of a row, on top.
     """
 
     module: str
     packages: tuple[str, ...]
     distribution: str
+    extra: str = "peers"
     option: str = ""
     start_s: float = 2.0
     once_s: float = 0.0
@@ -66,10 +68,17 @@ class PeerKind:
 
 
 PEERS: dict[str, PeerKind] = {
-    "torch": PeerKind("torch_peer", ("torch",), "torch", "eager"),
-    "torch.compile": PeerKind("torch_peer", ("torch",), "torch", "compile", start_s=7.0),
+    "torch": PeerKind("torch_peer", ("torch",), "torch", option="eager"),
+    "torch.compile": PeerKind("torch_peer", ("torch",), "torch", option="compile", start_s=7.0),
     "onnxruntime": PeerKind("onnxruntime_peer", ("onnxruntime", "onnx"), "onnxruntime"),
     "openvino": PeerKind("openvino_peer", ("openvino", "onnx"), "openvino"),
-    "tvm": PeerKind("tvm_peer", ("tvm", "onnx", "cloudpickle", "xgboost"), "apache-tvm", start_s=15.0, once_s=150.0),
+    "tvm": PeerKind(
+        "tvm_peer",
+        ("tvm", "onnx", "cloudpickle", "psutil", "xgboost"),
+        "apache-tvm",
+        extra="tvm",
+        start_s=3.0,
+        once_s=90.0,
+    ),
 }
 """By the name that `--peers` takes."""

@@ -65,6 +65,7 @@ class Script:
         self.awake: set[str] = set()
         self.dies_at: dict[str, list[str]] = {}  # request -> processes that die of it
         self.replies: dict[str, Reply] = {}
+        self.limits: dict[str, float] = {}  # request -> how long it may take
 
     def session(self, module: str, arguments: Sequence[str], environment: Any) -> Scripted:
         name = arguments[arguments.index("--peer") + 1] if module.startswith("peers") else "main"
@@ -81,6 +82,7 @@ class Scripted:
         script = self._script
         what = f"{request.kind} {getattr(request, 'side', '')}".strip()
         script.log.append(what)
+        script.limits.setdefault(what, timeout_s)
         assert script.awake == {self._name}, f"{what} while {script.awake} are awake"
         if script.dies_at.get(what):
             raise SessionError(script.dies_at[what].pop())
@@ -172,6 +174,41 @@ def test_row_without_export_has_no_peers(script: Script) -> None:
     assert found.sides["torch"] == Missing(status="not expressed", reason="a whole model")
 
 
+def test_peer_that_was_left_out_is_not_asked_again(script: Script) -> None:
+    known = Missing(status="failed", reason="no reply within 300 s")
+    found = hold(make([JIT], peers=["torch", "openvino"], left_out={"torch": known}))
+    assert list(found.sides) == ["jit", "torch", "openvino"] and found.sides["torch"] == known
+    assert "prepare torch" not in script.log and set(found.times_ms) == {"jit", "openvino"}
+
+
+def test_peer_has_half_of_the_time_that_is_left(script: Script) -> None:
+    hold(make([JIT], peers=["torch"], deadline=time.monotonic() + 100.0))
+    assert script.limits["prepare jit"] == pytest.approx(100.0, abs=5.0)
+    assert script.limits["prepare torch"] == pytest.approx(50.0, abs=5.0)
+    assert script.limits["time jit"] == pytest.approx(100.0, abs=5.0)
+
+
+def test_row_leaves_a_failed_peer_out_and_shares_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[contest.Contest] = []
+
+    def fake(asked: contest.Contest, say: object) -> contest.ContestResult:
+        seen.append(asked)
+        assert Path(asked.records).is_dir()
+        prepared = Prepared(version="1", compile_s=0.5)
+        gone = asked.left_out.get("torch", Missing(status="failed", reason="gone"))
+        return contest.ContestResult({"jit": prepared, "torch": gone, "tvm": prepared}, {"jit": [1.0], "tvm": [2.0]})
+
+    monkeypatch.setattr(rows, "hold", fake)
+    options = suite_options("kernels", rows=["gelu"], efforts=[], peers=["torch", "tvm"], repeats=2)
+    row = run_row("gelu", options, Memory(), lambda text: None)  # pyright: ignore[reportArgumentType]
+    assert [list(asked.left_out) for asked in seen] == [[], ["torch"], ["torch"], ["torch"]]
+    assert len({asked.records for asked in seen}) == 1
+    for mode in row.modes:
+        torch, tvm = mode.side("torch"), mode.side("tvm")
+        assert torch is not None and (torch.status, torch.reason) == ("failed", "gone")
+        assert tvm is not None and tvm.status == "measured"
+
+
 def test_sampling_stops_when_its_time_is_over(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     found = hold(make([JIT], rounds=1000, timing_s=1e-9))
     assert len(found.times_ms["jit"]) == 6
@@ -190,7 +227,7 @@ def test_peer_that_is_not_installed_says_how_to_get_it() -> None:
         assert jit.status == ours.status == "measured" and ours.accurate and mode.copy_gbs == [50.0, 50.0]
         assert len(ours.times_ms[0]) == len(jit.times_ms[0]) == 2 and jit.speedup is not None
         assert jit.speedup.median == 1.0
-        assert tvm.status == "not installed" and "pip install apache-tvm" in tvm.reason
+        assert tvm.status == "not installed" and "pip install 'tilewright[tvm]'" in tvm.reason
     assert row.flops == 2 * 512**3 and row.calls == 1
 
 

@@ -15,7 +15,7 @@ from tilewright.bench.messages import Error
 from tilewright.bench.report import ReportError, SideResult, SuiteReport, load_report
 from tilewright.bench.table import table_text
 
-MISSING = SideResult(name="tvm", status="not installed", reason="no tvm: pip install apache-tvm")
+MISSING = SideResult(name="tvm", status="not installed", reason="no tvm: pip install 'tilewright[tvm]'")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_table_has_every_row_side_and_reason(report: SuiteReport) -> None:
     text = table_text(report)
     for part in ("softmax", "gelu", "sort", "effort 0", "effort 1 (xla)", "2.00x [1.98, 2.02]", "BROKEN", "40-80"):
         assert part in text, part
-    assert "tvm (not installed)" in text and text.count("pip install apache-tvm") == 1
+    assert "tvm (not installed)" in text and text.count("pip install 'tilewright[tvm]'") == 1
     assert "tvm: not installed (softmax, gelu): no tvm" in text and "FAILED sort: it <burned>" in text
     # 1e9 operations and 1e8 bytes in 5 ms; 1e8 bytes at 50 GB/s are 2 ms.
     line = next(line for line in text.splitlines() if "effort 1 (xla)" in line)
@@ -150,7 +150,19 @@ def test_front_compares_and_says_what_is_wrong(
     assert "expected some of matmul-512" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("absent", ["jinja2", "matplotlib"])
+def test_libraries_of_the_page_are_missed_before_anything_is_measured(
+    absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tilewright.bench.html.find_spec", lambda name: None if name == absent else object())
+    monkeypatch.setattr(front, "run_suite", lambda *args, **options: pytest.fail("it measures"))
+    assert front.main(["--rows", "gelu", "--html", str(tmp_path / "r.html")]) == 1
+    assert f"--html needs {absent}; pip install 'tilewright[bench]'" in capsys.readouterr().err
+
+
 def test_front_lists_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert front.main(["--rows", "sort,gelu", "--list"]) == 0
     captured = capsys.readouterr()
     assert captured.out.split() == ["gelu", "sort"] and "minutes" in captured.err
+    assert front.main(["--rows", "gelu", "--efforts", "0", "--repeats", "1", "--timing", "0.1", "--list"]) == 0
+    assert capsys.readouterr().err == "less than a minute\n"

@@ -14,7 +14,7 @@ import suite_samples as samples
 from tilewright.bench import runner
 from tilewright.bench.journal import Journal, run_key
 from tilewright.bench.report import Machine, RowResult, SuiteOptions, load_report
-from tilewright.bench.runner import expected_seconds, run_suite, suite_options
+from tilewright.bench.runner import at_most, expected_seconds, minutes_text, run_suite, suite_options
 
 ROWS = ("softmax", "gelu", "sort")
 
@@ -172,6 +172,31 @@ def test_defaults_are_the_suite_s(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expected_seconds(kernels) <= 90 * 60 and expected_seconds(models) <= 30 * 60
     assert expected_seconds(kernels, 1) == pytest.approx(expected_seconds(kernels) / 26)
     assert expected_seconds(suite_options("kernels", budget="5s")) < expected_seconds(kernels)
+
+
+def test_peer_that_tunes_does_it_once_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilewright.bench.peers.base.find_spec", lambda name: object())
+    tvm = runner.PEERS["tvm"]
+    plain, beside = suite_options("kernels", rows=["gelu"]), suite_options("kernels", rows=["gelu"], peers=["tvm"])
+    assert expected_seconds(beside) - expected_seconds(plain) == pytest.approx(tvm.once_s + 4 * tvm.start_s)
+    assert expected_seconds(beside, 3) == pytest.approx(3 * expected_seconds(beside))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "less than a minute"),
+        (29.0, "less than a minute"),
+        (31.0, "1 minute"),
+        (150.1, "3 minutes"),
+        (3590.0, "1 hour"),
+        (3661.0, "1 hour 1 minute"),
+        (2 * 3600.0 + 600.0, "2 hours 10 minutes"),
+    ],
+)
+def test_times_are_said_as_one_says_them(seconds: float, said: str) -> None:
+    assert minutes_text(seconds) == said
+    assert at_most(seconds) == (said if said.startswith("less") else f"at most about {said}")
 
 
 def test_rows_keep_the_suite_s_order_and_efforts_are_sorted() -> None:

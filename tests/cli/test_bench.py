@@ -13,7 +13,6 @@ import suite_samples as samples
 from tilewright.bench import html, runner, search
 from tilewright.bench.cases import row_names
 from tilewright.bench.report import SuiteOptions, SuiteReport
-from tilewright.cli import bench
 
 Cli = Callable[..., Any]
 
@@ -64,14 +63,14 @@ class TestSuites:
 
     def test_a_page(self, cli: Cli, asked: list[SuiteOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(html, "write_html", lambda report, path: path.write_text(report.rows[0].name))
-        monkeypatch.setattr(bench, "find_spec", lambda name: object())
+        monkeypatch.setattr(html, "find_spec", lambda name: object())
         assert cli("bench", "--suite", "kernels", "--rows", "gelu", "--html", tmp_path / "a.html").code == 0
         assert (tmp_path / "a.html").read_text() == "gelu"
 
     def test_libraries_of_the_page_are_missed_before_anything_is_measured(
         self, cli: Cli, asked: list[SuiteOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bench, "find_spec", lambda name: None if name == "jinja2" else object())
+        monkeypatch.setattr(html, "find_spec", lambda name: None if name == "jinja2" else object())
         result = cli("bench", "--suite", "kernels", "--html", tmp_path / "a.html")
         assert result.code == 1 and not asked
         assert "--html needs jinja2; pip install 'tilewright[bench]'" in result.error
