@@ -1,7 +1,10 @@
 """Whether a later run is slower than an earlier one, told apart from noise.
 
 What is compared is each side's speed-up over `jax.jit`, measured by pairs within its own run: the state of the machine,
-which may change milliseconds by a factor of two from run to run, cancels out of it.
+which may change milliseconds by a factor of two from run to run, cancels out of it. What stays is that processes of
+the same code differ from each other (where pages and threads happen to be), small kernels by tens of per cent. The
+samples of one process don't show that; the processes of a row do, so the interval is at least as wide as their spread
+makes it.
 """
 
 from __future__ import annotations
@@ -9,14 +12,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from statistics import mean, median
 from typing import Literal
 
-from .report import Interval, RowResult, SideResult, SuiteReport
+from scipy import stats
+
+from .report import Interval, ModeResult, RowResult, SideResult, SuiteReport
 
 Verdict = Literal["faster", "slower", "same", "undecided", "missing"]
 
 # Changes up to this factor count as none: processes of the same code differ by a few per cent from each other.
 MARGIN = 1.05
+# Relative difference between processes where a run has one of each kind only, and doesn't show it.
+_USUAL_SPREAD = 0.05
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +93,53 @@ def compare(before: SuiteReport, after: SuiteReport, margin: float = MARGIN) -> 
         raise ValueError(f"expected two runs of one suite, found {suites[0]} and {suites[1]}")
     changes = []
     for row in before.rows:
+        later = after.row(row.name)
+        doubt = _doubt([row] if later is None else [row, later])
         for mode in row.modes:
             for side in mode.sides:
-                if side.status == "measured" and side.speedup is not None and side.name.startswith("effort"):
-                    changes.append(_change(row.name, mode.allocator, side, after.row(row.name), margin))
+                if _ours(side):
+                    changes.append(_change(row.name, mode.allocator, side, later, doubt, margin))
     return Comparison(tuple(changes), tuple(_notes(before, after)), margin)
 
 
-def _change(row: str, allocator: str, before: SideResult, after: RowResult | None, margin: float) -> Change:
+def _ours(side: SideResult) -> bool:
+    return side.status == "measured" and side.speedup is not None and side.name.startswith("effort")
+
+
+def _change(
+    row: str, allocator: str, before: SideResult, after: RowResult | None, doubt: float, margin: float
+) -> Change:
     found, reason = _later(after, allocator, before.name)
     if found is None or found.speedup is None or before.speedup is None:
         return Change(row, allocator, before.name, "missing", None, reason)
-    ratio = _ratio(before.speedup, found.speedup)
+    processes = math.sqrt(1 / len(before.times_ms) + 1 / len(found.times_ms))
+    ratio = _ratio(before.speedup, found.speedup, doubt * processes)
     return Change(row, allocator, before.name, _verdict(ratio, margin), ratio)
+
+
+def _doubt(rows: list[RowResult]) -> float:
+    """Half a confidence interval of a logarithmic speed-up in one process, from how a row's processes differ.
+
+    All our sides and both modes and runs count together, because each has few processes.
+    """
+    squares, freedom = 0.0, 0
+    for row in rows:
+        for mode in row.modes:
+            for side in filter(_ours, mode.sides):
+                found = _by_process(mode, side)
+                centre = mean(found)
+                squares += sum((value - centre) ** 2 for value in found)
+                freedom += len(found) - 1
+    if not freedom:
+        return float(stats.norm.ppf((1 + _CONFIDENCE) / 2)) * _USUAL_SPREAD
+    return float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom)) * math.sqrt(squares / freedom)
+
+
+def _by_process(mode: ModeResult, side: SideResult) -> list[float]:
+    """Logarithm of the speed-up in each process."""
+    baseline = mode.sides[0].times_ms
+    pairs = zip(baseline, side.times_ms, strict=True)
+    return [math.log(median(b / own for b, own in zip(base, times, strict=True))) for base, times in pairs]
 
 
 def _later(row: RowResult | None, allocator: str, side: str) -> tuple[SideResult | None, str]:
@@ -116,11 +159,12 @@ def _later(row: RowResult | None, allocator: str, side: str) -> tuple[SideResult
     return found, ""
 
 
-def _ratio(before: Interval, after: Interval) -> Interval:
-    """Ratio of two independent medians: their relative errors add in quadrature."""
+def _ratio(before: Interval, after: Interval, least: float) -> Interval:
+    """Ratio of two independent medians: their relative errors add in quadrature, to no less than a given one."""
     middle = math.log(after.median / before.median)
     down = math.hypot(math.log(after.median / after.low), math.log(before.high / before.median))
     up = math.hypot(math.log(after.high / after.median), math.log(before.median / before.low))
+    down, up = max(down, least), max(up, least)
     return Interval(median=math.exp(middle), low=math.exp(middle - down), high=math.exp(middle + up))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import suite_samples as samples
@@ -47,18 +49,21 @@ def test_faster_and_slower_mirror_each_other() -> None:
         assert one.ratio.low * other.ratio.high == pytest.approx(1.0)
 
 
-def measured(rng: np.random.Generator, speedup: float, state: float) -> SuiteReport:
-    """A run on a machine in some state, with 6% noise per call and 1% per process."""
+def measured(rng: np.random.Generator, speedup: float, state: float, spread: float = 0.01) -> SuiteReport:
+    """A run on a machine in some state, with 6% noise per call and some per process."""
     baseline, ours = [], []
     for _ in range(2):
         drift = state * rng.uniform(0.9, 1.1, 30)
-        process = rng.normal(1.0, 0.01)
+        process = math.exp(rng.normal(0.0, spread))
         baseline.append((10.0 * drift * rng.normal(1.0, 0.06, 30)).tolist())
         ours.append((10.0 / speedup * process * drift * rng.normal(1.0, 0.06, 30)).tolist())
     found = paired_speedup(baseline, ours, rng)
     interval = Interval(median=found.median, low=found.low, high=found.high)
     side = samples.side("effort 1").model_copy(update={"speedup": interval, "times_ms": ours})
-    return samples.report(samples.row("gelu", side))
+    row = samples.row("gelu", side)
+    stock = row.modes[0].model_copy(update={"sides": [samples.side("jit"), side]})
+    stock.sides[0] = stock.sides[0].model_copy(update={"times_ms": baseline})
+    return samples.report(row.model_copy(update={"modes": [stock]}))
 
 
 def test_gate_on_noisy_runs_in_different_states() -> None:
@@ -70,6 +75,28 @@ def test_gate_on_noisy_runs_in_different_states() -> None:
         verdicts["slower"].append(compare(before, measured(rng, 2.4, state=2.0)).changes[0].verdict)
     assert verdicts["equal"].count("slower") + verdicts["equal"].count("faster") <= 1
     assert verdicts["slower"].count("slower") >= 11
+
+
+def test_processes_that_differ_do_not_make_a_regression() -> None:
+    rng = np.random.default_rng(1)
+    verdicts = [
+        compare(measured(rng, 3.0, 1.0, spread=0.2), measured(rng, 3.0, 1.0, spread=0.2)).changes[0].verdict
+        for _ in range(40)
+    ]
+    assert verdicts.count("slower") + verdicts.count("faster") <= 4
+    assert compare(measured(rng, 3.0, 1.0, spread=0.2), measured(rng, 0.5, 1.0, spread=0.2)).regressed
+
+
+def test_one_process_of_each_kind_leaves_doubt() -> None:
+    def alone(speedup: float) -> SuiteReport:
+        side = samples.side("effort 1", speedup).model_copy(update={"times_ms": [[10.0 / speedup] * 4]})
+        row = samples.row("gelu", side)
+        for mode in row.modes:
+            mode.sides[0] = mode.sides[0].model_copy(update={"times_ms": [[10.0] * 4]})
+        return samples.report(row)
+
+    assert verdict(alone(2.0), alone(1.85)) == "undecided"
+    assert verdict(alone(2.0), alone(1.6)) == "slower"
 
 
 def test_side_that_is_gone_is_missing_and_a_regression() -> None:
