@@ -97,7 +97,7 @@ def compile(
         donate_argnums: Positions of arguments whose memory may be reused, as in `jax.jit`.
         seed: Seed of the search.
         progress: Whether to show progress while tuning.
-        strategy: How candidates are searched, one of `search.strategies.STRATEGIES`.
+        strategy: How candidates are searched, "mcts" or "evolutionary".
 
     Returns:
         A `Compiled` with the signature of `fn`, or a decorator that makes one.

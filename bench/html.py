@@ -12,7 +12,7 @@ from typing import Any
 from .messages import JIT
 from .report import RowResult, SideResult, SuiteOptions, SuiteReport
 from .sessions import ALLOCATORS
-from .table import error_text, rate, roof_share, side_label, speedup_text, state_text
+from .table import error_text, rate, roof_share, rows_text, side_label, speedup_text, state_text
 
 _MAX_NOTE = 200  # what a process said before it died can be long; the JSON has it
 _LIBRARIES = ("jinja2", "matplotlib")
@@ -104,7 +104,7 @@ def _cards(report: SuiteReport) -> list[tuple[str, str, str]]:
             found = _speedups(report, allocator, name)
             if found:
                 mean = math.exp(sum(map(math.log, found)) / len(found))
-                remark = f"geometric mean of {len(found)} rows, {allocator}; lowest {min(found):.2f}x"
+                remark = f"geometric mean of {rows_text(len(found))}, {allocator}; lowest {min(found):.2f}x"
                 cards.append((f"Tilewright, {name}", f"{mean:.2f}x", remark))
     broken = sum(side.accurate is False for row in report.rows for side in _ours(row))
     checked = sum(side.accurate is not None for row in report.rows for side in _ours(row))

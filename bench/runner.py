@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..driver.options import make_options
@@ -15,6 +16,7 @@ from .peers.base import PEERS
 from .report import Machine, RowResult, SuiteOptions, SuiteReport
 from .rows import run_row
 from .sessions import ALLOCATORS
+from .table import rows_text
 
 RunRow = Callable[[str, SuiteOptions, MemoryState, Callable[[str], None]], RowResult]
 
@@ -46,6 +48,7 @@ _DEFAULTS: dict[SuiteName, _Defaults] = {
     "kernels": _Defaults("20s", 2, 8.0, 3.0, 4.0, 10.0, 1.5),
     "models": _Defaults("15s", 1, 8.0, 14.0, 14.0, 20.0, 5.0),
 }
+_MODEL_LIBRARIES = ("keras", "flax")
 _EFFORTS = (0, 1)
 _ROUNDS = 30
 _ROW_TIMEOUT_S = 600.0
@@ -84,6 +87,8 @@ def suite_options(
     """
     if suite not in SUITES:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, found {suite!r}")
+    if suite == "models" and (missing := [name for name in _MODEL_LIBRARIES if find_spec(name) is None]):
+        raise ValueError(f"suite: models needs {' and '.join(missing)}: pip install 'tilewright[models]'")
     known = row_names(suite)
     _only("rows", rows, known)
     _only("efforts", efforts, (0, 1, 2, 3))
@@ -171,8 +176,7 @@ def run_suite(
     waiting = [name for name in options.rows if name not in done]
     if done:
         say(f"going on with an earlier run: {len(options.rows) - len(waiting)} rows are done")
-    count = f"{len(waiting)} row{'' if len(waiting) == 1 else 's'}"
-    say(f"{count}, {at_most(expected_seconds(options, len(waiting)))}")
+    say(f"{rows_text(len(waiting))}, {at_most(expected_seconds(options, len(waiting)))}")
     memory = MemoryState()
     started = time.monotonic()
     for number, name in enumerate(waiting, 1):

@@ -35,6 +35,11 @@ def table_text(report: SuiteReport) -> str:
     return captured.get()
 
 
+def rows_text(count: int) -> str:
+    """A number of rows."""
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
 def missing_lines(report: SuiteReport) -> list[str]:
     """Why sides were not measured, each reason once with the rows it stands for."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}

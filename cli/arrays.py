@@ -60,7 +60,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 found = {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
         remedy = "write it with numpy.save or numpy.savez"
-        raise UsageError(f"{path}: can't be read as .npy or .npz ({describe(error)})", remedy) from error
+        # NumPy's own words advise to execute what is in the file.
+        reason = "it is none, or holds Python objects" if "pickle" in str(error) else describe(error)
+        raise UsageError(f"{path}: can't be read as .npy or .npz ({reason})", remedy) from error
     if not found:
         raise UsageError(f"{path}: expected arrays, found none")
     return {name: _usable(path, name, array) for name, array in found.items()}

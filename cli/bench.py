@@ -200,10 +200,11 @@ def _report(out: Output, options: SuiteOptions, output: Path | None, html: Path 
     from ..bench.html import PageError, need_page_libraries, write_html
     from ..bench.runner import run_suite
     from ..bench.table import table_text
+    from .replacing import PAGE, REPORT, check_target
 
-    for path in (output, html):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}", "create it first")
+    for path, kind in ((output, REPORT), (html, PAGE)):
+        if path is not None:
+            check_target(path, kind)
     if html is not None:
         try:
             need_page_libraries()

@@ -36,13 +36,10 @@ def compile_function(
         tilewright compile model.py:predict -i 'f32[1,32,32,3]' --effort 2 --budget 60s -o model.tw
         tilewright compile model:build --call -i x=@batch.npy --database tuning.db -o model.tw
     """
-    from .errors import UsageError
     from .preparing import prepare, typed_budget
+    from .replacing import MODEL, check_target
 
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {output.parent}", "create it first")
-    if output.is_dir():
-        raise UsageError(f"{output}: expected the path of a file, found a folder", f"try {output / 'model.tw'}")
+    check_target(output, MODEL)
     options = {
         "budget": typed_budget(budget),
         "effort": effort,

@@ -190,9 +190,19 @@ def _existing(path: str | None) -> Database:
     from ..database.store import Database
 
     text = path if path is not None else str(default_database_path())
-    if "://" not in text and not Path(text).exists():
-        raise UsageError(f"{text}: there is no such database", "`tilewright tune` fills one; name it with --database")
+    check_exists(text)
     return Database(text)
+
+
+def check_exists(text: str | None) -> None:
+    """See that a database that was typed is there; None and `:memory:` are not typed names of files.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if text in (None, ":memory:") or "://" in text or Path(text).exists():
+        return
+    raise UsageError(f"{text}: there is no such database", "`tilewright tune` fills one; name it with --database")
 
 
 def _check_file(file: Path) -> None:

@@ -69,8 +69,10 @@ def explain(
         tilewright explain model:predict -i 'f32[1,32,32,3]' --stage simplify
         tilewright explain model:predict -i 'f32[1,32,32,3]' --stage asm --region 0
     """
+    from .database import check_exists
     from .preparing import prepare
 
+    check_exists(database)
     with printing(as_json) as out:
         subject = prepare(function, inputs, call, {"database": database})
         args, kwargs = subject.shapes()

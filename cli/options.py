@@ -59,6 +59,11 @@ Seed = Annotated[
 ]
 Strategy = Annotated[
     str | None,
-    typer.Option("--strategy", metavar="NAME", help="How the search proposes candidates.", show_default=False),
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="Who proposes candidates: mcts or evolutionary.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]

@@ -17,6 +17,7 @@ from .arrays import random_array, read_arrays, write_arrays
 from .errors import UsageError, guess
 from .inputs import type_of
 from .output import Output, duration
+from .replacing import ARRAYS, check_target
 
 
 def run_model(
@@ -28,7 +29,7 @@ def run_model(
         UsageError: a file is not there, or the arguments don't fit the model.
         ArtifactError: the file is no model, or damaged.
     """
-    _check_paths(path, output)
+    _check_paths(path, inputs, output)
     start = time.perf_counter()
     model = load(path, trust=trust)
     loaded_s = time.perf_counter() - start
@@ -51,13 +52,17 @@ def run_model(
     out.result(data, "\n".join(_lines(data, named)))
 
 
-def _check_paths(path: Path, output: Path | None) -> None:
+def _check_paths(path: Path, inputs: Path | None, output: Path | None) -> None:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         models = [p.name for p in path.parent.glob("*.tw")] if path.parent.is_dir() else []
         raise UsageError(f"{path}: expected a saved model, found {found}", guess(path.name, models))
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}", "create it first")
+    if inputs is not None and str(inputs).startswith("@") and not inputs.exists():
+        raise UsageError(f"--input {inputs}: expected the path of a file", "leave out the @")
+    if output is not None and output.suffix == ".npy":
+        raise UsageError(f"--output {output}: results are written as a .npz file", "choose another name")
+    if output is not None:
+        check_target(output, ARRAYS)
 
 
 def seconds_since_start() -> float | None:

@@ -58,6 +58,7 @@ def tune(
             "error": search.error if search else "",
             "report": found.report.to_dict(),
         }
-        out.result(data, f"{found}\nkept in {where}")
+        kept = "kept nowhere" if where == ":memory:" else f"kept in {where}"
+        out.result(data, f"{found}\n{kept}")
     if search is not None and search.stopped == "runner failed":
         raise typer.Exit(1)

@@ -161,7 +161,13 @@ def _reason_text(message: str) -> str:
 def _url(path_or_url: str | os.PathLike[str] | None) -> URL:
     if path_or_url is None:
         path = default_database_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseError(
+                f"{path} can't be created: {error.strerror}; name another database, or set XDG_CACHE_HOME to a folder "
+                "that can be written"
+            ) from error
         return URL.create("sqlite", database=str(path))
     text = os.fspath(path_or_url)
     if "://" in text:
@@ -221,7 +227,10 @@ def _check_tables(path: Path) -> None:
 
 def _create(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise DatabaseError(f"{describe(url)} needs the package {error.name}: pip install {error.name}") from error
     in_memory = url.database in (None, "", ":memory:")
     # In memory, the one connection is the database: threads take turns.
     size = {"pool_size": 1, "max_overflow": 0} if in_memory else {}

@@ -18,6 +18,8 @@ import tilewright
 from tilewright.cli.arrays import read_arrays, write_arrays
 from tilewright.cli.functions import find_function
 from tilewright.cli.preparing import prepare
+from tilewright.cli.replacing import MODEL, PAGE, check_target
+from tilewright.search.strategies import STRATEGIES
 
 Cli = Callable[..., Any]
 COMMAND = Path(sys.executable).parent / "tilewright"
@@ -66,6 +68,32 @@ def test_compiling_takes_what_was_tuned_and_saves_it(saved: Path) -> None:
     found = json.loads(saved.with_name("compile.json").read_text())
     assert (found["path"], found["bytes"]) == (str(saved), saved.stat().st_size)
     assert found["report"]["basis"] == "database"
+
+
+@pytest.mark.parametrize("command", ["compile", "tune"])
+def test_help_names_the_strategies(cli: Cli, command: str) -> None:
+    shown = cli(command, "--help").stdout
+    assert all(name in shown for name in STRATEGIES)
+
+
+def test_other_files_are_not_written_over(cli: Cli, saved: Path, tmp_path: Path) -> None:
+    source = tmp_path / "notes.txt"
+    source.write_text("mine")
+    page = tmp_path / "page.html"
+    for words in (
+        ("compile", "sample_models:layer", "-i", X, "-o", source),
+        ("run", saved, "-o", source),
+        ("bench", "--suite", "kernels", "--rows", "gelu", "-o", source),
+        ("bench", "--suite", "kernels", "--rows", "gelu", "--html", source),
+    ):
+        result = cli(*words)
+        assert (result.code, result.stdout) == (2, "")
+        assert "nothing there, found another file; choose another path" in result.error
+    assert source.read_text() == "mine"
+    for path, kind in ((saved, MODEL), (page, PAGE)):
+        check_target(path, kind)
+    page.write_text("<!DOCTYPE html>\n<p>")
+    check_target(page, PAGE)
 
 
 class TestRun:
@@ -123,6 +151,12 @@ class TestRun:
             ((saved.parent,), "found a folder"),
             ((saved, "-i", tmp_path / "x.npz"), "expected a .npy or .npz file, found nothing"),
             ((saved, "-o", tmp_path / "no" / "x.npz"), "create it first"),
+            ((saved, "-o", tmp_path / "x.npy"), "results are written as a .npz file"),
+            ((saved, "-i", "@x.npz"), "leave out the @"),
+            (
+                (saved, "-i", FOLDER / "sample_models.py"),
+                "can't be read as .npy or .npz (it is none, or holds Python objects)",
+            ),
         ):
             result = cli("run", *words)
             assert (result.code, result.stdout) == (2, "")

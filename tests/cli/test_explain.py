@@ -43,6 +43,13 @@ def test_every_stage_in_order(whole: str) -> None:
     assert "opaque tilewright_plan(%0)" in stages["plan"]
 
 
+def test_explaining_creates_no_database(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "missing.db"
+    result = cli("explain", "sample_models:layer", "-i", "f32[64,512]", "-d", path)
+    assert (result.code, result.stdout) == (2, "")
+    assert f"{path}: there is no such database" in result.error and not path.exists()
+
+
 def test_passes_show_what_they_changed(whole: str) -> None:
     stages = stages_of(whole)
     assert stages["remove-dead: no change"].strip() == ""
@@ -140,7 +147,7 @@ def test_what_there_is_not(cli: Cli, words: tuple[str, ...], code: int, said: st
         (("sample_models:layer", "-i", "f32[1,512]", "-i", "f32[]"), 2, "found 2 inputs: too many"),
         (("sample_models:layer", "-i", "y=f32[1,512]"), 2, "found 1 input"),
         (("sample_models:layer", "-i", "f64[1,512]"), 2, "JAX_ENABLE_X64=1"),
-        (("sample_models:layer", "-i", "f32[1,512]", "-d", "no/folder/x.db"), 1, "create it first"),
+        (("sample_models:layer", "-i", "f32[1,512]", "-d", "no/folder/x.db"), 2, "there is no such database"),
         (("sample_models:make_number", "--call"), 2, "found int"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

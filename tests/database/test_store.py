@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -504,6 +505,19 @@ def test_many_threads(path: Path, where: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("folder", ["/dev/null", "/proc/nobody"])
+def test_a_default_folder_that_can_not_be_made(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    with pytest.raises(DatabaseError, match=r"can't be created: .*set XDG_CACHE_HOME"):
+        Database()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg") is not None, reason="psycopg is installed")
+def test_a_driver_that_is_missing() -> None:
+    with pytest.raises(DatabaseError, match="needs the package psycopg: pip install psycopg"):
+        Database("postgresql+psycopg://somebody@localhost/tuning")
+
+
 def test_a_forked_child_gets_its_own_connection(path: Path) -> None:
     with Database(path) as database:
         database.add(record(0))
