@@ -63,7 +63,7 @@ MUTANTS = (
         CODEGEN,
     ),
     Mutant("backends/llvm/blocks.py", "elif resolved.const < 0:", "elif resolved.const <= 0:", CODEGEN),
-    Mutant("backends/llvm/block_memory.py", "offset, t.lanes if mask is None else mask)", "offset, t.lanes)", CODEGEN),
+    Mutant("backends/llvm/block_memory.py", "offset, t, mask, otherwise)\n", "offset, t, otherwise)\n", CODEGEN),
     Mutant("backends/llvm/memory.py", "if taken is not None:", "if taken is not None and taken == offset:", CODEGEN),
     Mutant(
         "backends/llvm/access.py", 'b.compare("lt", I64, value, back)', 'b.compare("le", I64, value, back)', CODEGEN

@@ -315,13 +315,14 @@ _PADDINGS = {
 @pytest.mark.parametrize("otherwise", [0.0, 3.0, -np.inf])
 @pytest.mark.parametrize("monoid", ["sum", "max"])
 @pytest.mark.parametrize("name", _PADDINGS)
-def test_padding_inside_reductions(name, monoid, otherwise, target, rng):
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_padding_inside_reductions(vectorized, name, monoid, otherwise, target, rng):
     def padded(e):
         return replace(e, otherwise=otherwise) if isinstance(e, Read) and e.guard else e
 
     if otherwise == -np.inf and name != "alone":
         pytest.skip("infinity times zero")
-    iters = [data("i", 19, True), data("r", 5, kind="reduce")]
+    iters = [data("i", 19, vectorized), data("r", 5, kind="reduce")]
     stmt = block(map_expr(_PADDINGS[name], padded), iters, [var("i")], monoid)
     inputs = [Buffer("x", (19,), "float32"), Buffer("z", (5,), "float32")]
     start = 0.0 if monoid == "sum" else -np.inf
