@@ -266,7 +266,7 @@ class Compiled(Generic[P, R]):
         if self._last is None:
             raise RuntimeError(f"expected a call of {self.name} before its report: it is compiled when it is called")
         limits = measured_host() if self._last.latencies else None
-        return make_report(self.name, self._last, self.options.effort, limits)
+        return make_report(self.name, self._last, limits)
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""

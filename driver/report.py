@@ -55,7 +55,7 @@ class Report:
     Args:
         name: the function.
         mode: ``native`` or ``xla`` (the function as `jax.jit` compiles it).
-        basis: what the decision rests on: ``measured``, ``predicted`` (effort 0) or ``database``.
+        basis: what the decision rests on: ``measured``, ``predicted`` (nothing was timed) or ``database``.
         reason: why the function runs as plain JAX, or empty.
         speedup: time of `jax.jit` divided by ours in the deciding comparison.
         coverage: share of `jax.jit`'s time that own kernels replace, as far as it was measured.
@@ -107,20 +107,19 @@ def _line(row: RegionRow) -> str:
     return f"  {row.count:3d}x {share} {took} {against} {bound}  {row.chosen:6s} {row.holds}\n        {row.schedule}"
 
 
-def make_report(name: str, outcome: Outcome, effort: int, limits: Target | None) -> Report:
+def make_report(name: str, outcome: Outcome, limits: Target | None) -> Report:
     """The report of an outcome.
 
     Args:
         name: the function.
         outcome: what became of it.
-        effort: how hard was tried.
         limits: the machine with measured speeds, if it was measured.
     """
     native = outcome.graph is not None
     comparison, recalled = outcome.comparison, outcome.recalled
     ratio = comparison.speedup if comparison else recalled.ratio if recalled else None
     errors = [e.error / e.allowed if e.allowed else e.error for e in outcome.accuracy]
-    basis = "database" if recalled else "measured" if comparison or effort else "predicted"
+    basis = "database" if recalled else "measured" if comparison or outcome.latencies else "predicted"
     rows = _rows(outcome, limits) if outcome.parts is not None else ()
     return Report(
         name,
@@ -138,7 +137,9 @@ def make_report(name: str, outcome: Outcome, effort: int, limits: Target | None)
 def _rows(outcome: Outcome, limits: Target | None) -> tuple[RegionRow, ...]:
     assert outcome.parts is not None
     tasks = outcome.parts.tasks.values()
-    total = sum(t.count * outcome.latencies[t.key] for t in tasks if t.key in outcome.latencies)
+    # Shares of a total that lacks regions would mislead: a short budget may leave some unmeasured.
+    complete = all(key in outcome.latencies for key in outcome.choices)
+    total = sum(t.count * outcome.latencies[t.key] for t in tasks if t.key in outcome.latencies) if complete else 0.0
     rows = [_row(t, outcome, total, limits) for t in tasks]
     return tuple(sorted(rows, key=lambda r: -(r.share or 0.0)))
 
