@@ -129,7 +129,7 @@ def _limit(base: AffineExpr, inner: AffineExpr, scope: _Scope, outer: frozenset[
     rest = inner - var(name) * k
     cut = base + (scope.limits[name] - 1) * k
     cut_outer, cut_inner = split_by(cut, lambda n: n in outer)
-    return cut_outer + (rest.bounds(scope.ranges)[1] + cut_inner.bounds(scope.ranges)[1] + 1)
+    return cut_outer + ((rest + cut_inner).bounds(scope.ranges)[1] + 1)
 
 
 def _merge(touches: tuple[_Touch, ...], buffer: str) -> Extent:

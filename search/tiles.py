@@ -9,6 +9,9 @@ from ..ir.target import Target
 FMA_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
 FMA_LATENCY = 4
+L2_BYTES_PER_CYCLE = 20
+"""What the second-level cache delivers while the arithmetic goes on; a panel that is too large for the first level is
+read from there once per tile of rows."""
 PAGE_BYTES = 4096
 TILE_OVERHEAD = 10
 """Cycles for the loops around a tile."""
@@ -49,15 +52,18 @@ class Box:
     loads: float = 1.0
     store: float = 0.0
 
-    def tile_cycles(self, rows: int, vectors: int) -> float:
+    def tile_cycles(self, rows: int, vectors: int, target: Target) -> float:
         """Cycles for one register tile, initialisation and epilogue included."""
         flops = rows * vectors / FMA_PER_CYCLE
         loads = (rows + vectors * self.loads) / LOADS_PER_CYCLE
+        step_bytes = vectors * target.vector_bits // 8
+        panel = step_bytes / L2_BYTES_PER_CYCLE if step_bytes * self.steps > target.l1_bytes // 2 else 0.0
         stores = rows * vectors * (1.5 + self.store)
-        return max(flops, loads, FMA_LATENCY) * self.steps + stores + TILE_OVERHEAD
+        return max(flops, loads, panel, FMA_LATENCY) * self.steps + stores + TILE_OVERHEAD
 
-    def cycles(self, rows: int, vectors: int, lanes: int) -> float:
+    def cycles(self, rows: int, vectors: int, target: Target) -> float:
         """Cycles for all boxes in tiles of ``rows`` by ``vectors``, tails included."""
+        lanes = target.vector_bits // 32
         full_rows, tail_rows = divmod(self.extent, rows)
         full_panels, tail_values = divmod(self.values, vectors * lanes)
         tail_vectors = -(-tail_values // lanes)
@@ -65,7 +71,7 @@ class Box:
         for r, r_count in ((rows, full_rows), (tail_rows, 1)):
             for v, v_count in ((vectors, full_panels), (tail_vectors, 1)):
                 if r and v:
-                    total += r_count * v_count * self.tile_cycles(r, v)
+                    total += r_count * v_count * self.tile_cycles(r, v, target)
         return total * self.count
 
 
@@ -89,5 +95,5 @@ def register_tiles(box: Box, target: Target) -> list[tuple[Cost, tuple[int, int]
         for rows in range(1, min(box.extent, count - 2) + 1)
         if fits(rows, vectors, count)
     ]
-    costs = [((r > ways, box.cycles(r, v, lanes), -r * v), (r, v)) for r, v in tiles]
+    costs = [((r > ways, box.cycles(r, v, target), -r * v), (r, v)) for r, v in tiles]
     return sorted(costs, key=lambda item: item[0])
