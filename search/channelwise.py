@@ -11,6 +11,11 @@ from .sketch import Decisions, Sketch
 from .steps import cut_edges, same_axes, share, tile_at, trips
 from .tiles import registers
 
+_FEW_CHANNELS = 4
+"""Up to this many vectors of channels, a thread is better off with all channels of some positions: those of one
+position then lie in a few neighbouring cache lines, which are fetched together."""
+_FEW_TAPS = 3
+"""Up to this many taps along a tile, loads weigh more than arithmetic, and two neighbouring vectors are better."""
 PARTIAL_SUMS = 8
 """Independent partial results of a long sum over positions."""
 
@@ -30,14 +35,25 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
     rows = _position_tiles(tile, last, target)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
-    wide = min(2, vectors[-1]) if tile is None else 1
+    wide = min(2, vectors[-1]) if tile is None or last <= _FEW_TAPS else 1
     outer = data[:-2]
     orders = ("positions", "channels") if outer or tile else ("channels",)
-    default: Decisions = {"rows": rows[0], "vectors": wide, "order": "channels"}
+    default: Decisions = {
+        "rows": next((r for r in rows if r * wide <= registers(target) * 3 // 4), rows[-1]),
+        "vectors": wide,
+        "order": orders[0] if tile is not None and _by_position(data[-1], wide * lanes, target) else "channels",
+    }
     choices = {"rows": rows, "vectors": vectors, "order": orders}
     return Sketch(
         "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target)
     )
+
+
+def _by_position(channel: Iter, width: int, target: Target) -> bool:
+    """Whether positions are the outer loops: channels are few, or cut into too few parts to share evenly."""
+    few = channel.extent <= _FEW_CHANNELS * (target.vector_bits // 32)
+    ragged = channel.extent % width != 0 and trips(channel, width) < 2 * target.threads
+    return few or ragged
 
 
 def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:

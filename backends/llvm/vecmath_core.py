@@ -143,6 +143,11 @@ class Ops:
             total = self.fma(total, x, coefficient)
         return total
 
+    def even_odd(self, x: str, coeffs: Sequence[float]) -> str:
+        """Like `horner`, as two polynomials in ``x**2``: half as long a chain of dependent instructions, one more."""
+        square = self.mul(x, x)
+        return self.fma(self.horner(square, coeffs[1::2]), x, self.horner(square, coeffs[::2]))
+
     def round_scaled(self, x: str, factor: float) -> tuple[str, str]:
         """``n = rint(x * factor)`` for ``|n| < 2**(mantissa - 2)`` as a float and as an integer."""
         magic = 1.5 * 2.0**self.mantissa

@@ -32,7 +32,7 @@ def erfc(o: Ops, x: str) -> str:
     lost = o.sub(a, o.sub(total, 1.5))
     relative = o.fma(o.neg(lost), reciprocal, o.fma(o.neg(total), reciprocal, 1.0))
     t = o.fma(o.mul(reciprocal, relative), -3.0, o.fma(reciprocal, -3.0, 1.0))
-    varying = o.mul(t, o.horner(t, ERFC[1:]))
+    varying = o.mul(t, o.even_odd(t, ERFC[1:]))
     h = o.add(varying, ERFC[0])
     g = o.mul(h, reciprocal)
     # And in h and g.
