@@ -53,6 +53,10 @@ def _conv(stride: int, groups: int = 1) -> Callable[..., jax.Array]:
 
 def _cases() -> list[Case]:
     cases = [Case("dot", f"{m}x{k}x{n}", jnp.matmul, ((m, k), (k, n))) for m, k, n in _DOTS]
+    for name, fn in _LAYOUTS.items():
+        cases.append(Case("dot", f"1024^3 {name}", fn, ((1024, 1024), (1024, 1024))))
+    for count, size in ((64, 64), (64, 128), (8, 512)):
+        cases.append(Case("dot", f"{count} x {size}^3", jnp.matmul, ((count, size, size), (count, size, size))))
     for size, cin, cout, kernel, stride in _CONVS:
         shapes = ((1, size, size, cin), (kernel, kernel, cin, cout))
         cases.append(Case("conv", f"{size}^2 {cin}-{cout} {kernel}x{kernel}/{stride}", _conv(stride), shapes))
@@ -89,7 +93,14 @@ _DOTS = (
     (1, 4096, 4096),
     (8, 4096, 4096),
 )
+_LAYOUTS: dict[str, Callable[..., jax.Array]] = {
+    "left transposed": lambda a, b: a.T @ b,
+    "right transposed": lambda a, b: a @ b.T,
+    "both transposed": lambda a, b: a.T @ b.T,
+}
 _CONVS = (
+    (56, 64, 256, 1, 1),
+    (14, 256, 1024, 1, 1),
     (112, 16, 96, 1, 1),
     (56, 24, 144, 1, 1),
     (14, 384, 64, 1, 1),

@@ -3,7 +3,7 @@
 At effort 0 nothing is timed: a kernel ships only where it is predicted to be clearly faster than XLA. The constants
 are measured with `bench/calibrate_xla.py` (jaxlib 0.10, AVX-512, 2 threads; see there how). Estimates are typically
 within a factor of 1.5 (depthwise convolutions, reductions, dense convolutions) to 1.8 (small products and elementwise
-loops); the one that is far off, a first convolution of 3 channels with a 3x3 kernel, errs on the side of XLA.
+loops).
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ SHIP_RATIO = 1.15
 _KERNEL_S = 5e-6
 """Starting one of XLA's kernels and handing it to the threads."""
 _DOT_SHARE = 0.9
+"""Share of the peak that a product of two matrices reaches whose left one has its rows as they are used."""
+_TRANSPOSED_SHARE = 0.75
+_BOTH_TRANSPOSED_SHARE = 0.55
+_BATCHED_SHARE = 0.45
+"""Products with batch axes, or summed over more than one axis."""
 _DOT_EXTRA_FLOPS = 6e6
 _CONV_S = 30e-6
-_CONV_S_PER_PATCH_ELEMENT = 0.6e-9
+_CONV_SHARE = 0.5
+_CONV_S_PER_PATCH_ELEMENT = 0.2e-9
 """Copying the input into a matrix of patches, per element of that matrix and thread."""
 _CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
@@ -99,7 +105,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     if op.opcode == "dot_general":
         moved = sum(region.types[v].nbytes for v in op.operands)
         flops = _flops(region, op)
-        rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _DOT_SHARE)
+        rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _dot_share(region, op))
         return _KERNEL_S + max(rate, _moving(moved, target))
     if op.opcode == "conv_general_dilated":
         return _convolution(region, op, peak, threads)
@@ -113,15 +119,36 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     return 0.0
 
 
+def _dot_share(region: Graph, op: Op) -> float:
+    """Share of the peak that XLA's products reach, by the axes they sum over."""
+    (left, right), (batch, _) = op.params["dimension_numbers"]
+    if batch or len(left) != 1:
+        return _BATCHED_SHARE
+    left_value, right_value = op.operands
+    if _stored_axis(region, left_value, left[0]) == region.types[left_value].rank - 1:
+        return _DOT_SHARE
+    columns_apart = _stored_axis(region, right_value, right[0]) != 0
+    return _BOTH_TRANSPOSED_SHARE if columns_apart else _TRANSPOSED_SHARE
+
+
+def _stored_axis(region: Graph, value: int, axis: int) -> int:
+    """Which axis of what is in memory an axis of a value is, seen through transpositions, which XLA folds."""
+    op = region.producer(value)
+    while op is not None and op.opcode == "transpose":
+        axis = int(op.params["permutation"][axis])
+        op = region.producer(op.operands[0])
+    return axis
+
+
 def _convolution(region: Graph, op: Op, peak: float, threads: int) -> float:
-    """Patches are copied into a matrix, weights are packed, then a product at peak; grouped ones are plain loops."""
+    """Patches are copied into a matrix, weights are packed, then a product; grouped ones are plain loops."""
     flops = _flops(region, op)
     if op.params["feature_group_count"] > 1:
         return _KERNEL_S + flops / 2 * _DEPTHWISE_S_PER_MAC
     weights = region.types[op.operands[1]].size
     patches = flops / 2 / max(op.types[0].shape[_feature_axis(op)], 1)
     copying = patches * _CONV_S_PER_PATCH_ELEMENT / threads + weights * _CONV_S_PER_WEIGHT
-    return _CONV_S + flops / peak + copying
+    return _CONV_S + flops / (peak * _CONV_SHARE) + copying
 
 
 def _moving(size: int, target: Target) -> float:
