@@ -12,6 +12,7 @@ from ...ir.affine import AffineExpr
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
 from ...passes.legalize import legalize
+from . import read_ahead
 from .access import I64, Scopes
 from .blocks import BlockEmitter
 from .builder import Builder, vtype
@@ -19,7 +20,7 @@ from .kernel import Kernel
 from .memory import CodegenError, Memory
 from .toolchain import object_code
 
-CODEGEN_VERSION = 2
+CODEGEN_VERSION = 3
 MAX_INSTRUCTIONS = 16_384
 """Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"
@@ -62,24 +63,29 @@ class _Emitter:
         self.scopes = Scopes(builder)
         self.memory = Memory(builder, lanes)
         self.ranges: dict[str, tuple[int, int]] = {}
+        self.ahead = ""
 
     def function(self, func: LoopFunc) -> tuple[str, int, int]:
         """The module's text, the parallel extent and the scratch bytes."""
         names = [f"%p{i}" for i in range(len(func.params))]
         attributes = "nounwind noinline"
+        reads_ahead = read_ahead.any_busy(func.body, self.memory.lanes)
+        ahead = [("ptr", "%next"), ("ptr", "%last")] if reads_ahead else []
         params = [*(("ptr noalias", n) for n in names), ("i64", "%lo"), ("i64", "%hi"), ("ptr noalias", "%scratch")]
-        self.b.begin(_SYMBOL + "_body", params, attributes, "internal")
+        self.b.begin(_SYMBOL + "_body", [*params, *ahead], attributes, "internal")
         for buffer, name in zip(func.params, names, strict=True):
             self.memory.add_parameter(buffer, name)
         extent = _parallel_extent(func.body)
+        if reads_ahead:
+            self.ahead = read_ahead.start(self.b)
         self.scopes.push()
         self._stmt(func.body)
         self.scopes.pop()
         self.b.end()
-        self._entry(names)
+        self._entry(names, extent)
         return self.b.module(), extent, self.memory.scratch_bytes
 
-    def _entry(self, names: list[str]) -> None:
+    def _entry(self, names: list[str], extent: int) -> None:
         """The exported function: unpacks the array of pointers."""
         b = self.b
         b.begin(_SYMBOL, [("ptr", "%bufs"), ("i64", "%lo"), ("i64", "%hi"), ("ptr", "%scratch")])
@@ -87,7 +93,8 @@ class _Emitter:
         b.cond_br(b.compare("lt", I64, "%lo", "%hi"), run, done)
         b.label(run)
         args = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', i)}") for i in range(len(names))]
-        text = ", ".join([*(f"ptr {a}" for a in args), "i64 %lo", "i64 %hi", "ptr %scratch"])
+        ahead = [f"ptr {pointer}" for pointer in read_ahead.part(b, len(names), extent)] if self.ahead else []
+        text = ", ".join([*(f"ptr {a}" for a in args), "i64 %lo", "i64 %hi", "ptr %scratch", *ahead])
         b.emit(f"call void @{_SYMBOL}_body({text})")
         b.br(done)
         b.label(done)
@@ -170,6 +177,8 @@ class _Emitter:
         self.scopes.registers[loop.name] = counter
         self.ranges[loop.name] = known
         self.scopes.push()
+        if self.ahead and read_ahead.busy(loop, self.memory.lanes):
+            read_ahead.step(b, self.ahead)
         self._stmt(loop.body)
         self.scopes.pop()
         following = b.op("add", I64, counter, "1", "nsw")

@@ -6,6 +6,8 @@ The calling convention every kernel follows, and every caller relies on, is one 
 
 - ``bufs`` holds one data pointer per parameter of the workload, in order: inputs and constants first, outputs last. All
   arrays are dense and row-major. Inputs and outputs are aligned to 16 bytes, arena memory and constants to 64.
+  Two more pointers follow: where memory begins and ends that will be read soon (readable; equal if there is none). A
+  kernel may fetch it into the cache, the part of it that ``[lo, hi)`` is of ``[0, extent)``, and nothing else.
 - ``[lo, hi)`` is the part of the parallel range ``[0, extent)`` to execute. Any split into parts is legal, and parts
   given to different threads at the same time are disjoint. ``extent`` is 1 for a kernel without a parallel loop.
 - ``scratch`` is memory of the executing thread alone, ``scratch_bytes`` long and aligned to 64; null if that is 0.

@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,8 @@ _ABSOLUTE_BASE = 0
 _ARENA_BASE = 1
 
 _CACHE_LINE = 64
+_READ_AHEAD_POINTERS = 2
+_WORTH_READING_AHEAD = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,11 @@ class PlanTable:
         self._memory: list[object] = []
         phases = phases_of(plan)
         stages = [stage for phase in phases for stage in phase.stages]
-        slots = [slot for stage in stages for slot in stage.args]
         bases = FIRST_ARRAY_BASE + len(plan.inputs) + len(plan.outputs)
         self.participants = min(max_threads, max((phase.chunks for phase in phases), default=1))
         self.bases_offset = CLAIMS_OFFSET + SEPARATION * self.participants
         bufs_offset = self.bases_offset + 8 * bases
+        slots = self._slot_rows(plan, stages)
         fields = {
             "participants": self.participants,
             "phases": len(phases),
@@ -85,7 +87,7 @@ class PlanTable:
             "stages": len(stages),
             "stage_table": self._rows(_stage_rows(stages, kernels)),
             "bufs": len(slots),
-            "slot_table": self._rows([self._slot_row(plan, slot) for slot in slots]),
+            "slot_table": self._rows(slots),
             "block_bytes": _round_up(bufs_offset + 8 * len(slots), SEPARATION),
             "block_pool": self._rows([(0,)] * POOL_SLOTS),
             "bases_offset": self.bases_offset,
@@ -95,6 +97,16 @@ class PlanTable:
             **(signature or {}),
         }
         self.address = self._rows([tuple(fields.get(name, 0) for name in PLAN_FIELDS)])
+
+    def _slot_rows(self, plan: ExecPlan, stages: Sequence[Stage]) -> list[tuple[int, int]]:
+        """Every kernel's arguments one after the other, each followed by begin and end of what it reads ahead."""
+        rows: list[tuple[int, int]] = []
+        for stage, ahead in zip(stages, read_ahead(plan, stages), strict=True):
+            own = [self._slot_row(plan, slot) for slot in stage.args]
+            size = 0 if ahead is None else _slot_bytes(plan, ahead)
+            base, begin = own[0] if ahead is None else self._slot_row(plan, ahead)
+            rows += [*own, (base, begin), (base, begin + size)]
+        return rows
 
     def _slot_row(self, plan: ExecPlan, slot: Slot) -> tuple[int, int]:
         """Base number and byte offset of a slot."""
@@ -129,6 +141,24 @@ def phases_of(plan: ExecPlan) -> tuple[Phase, ...]:
         else:
             phases.extend(Phase((stage,), stage.chunks) for stage in run)
     return tuple(phases)
+
+
+def read_ahead(plan: ExecPlan, stages: Sequence[Stage]) -> list[Slot | None]:
+    """For each stage the constant that it fetches into the cache: the one that the next stage with large ones reads.
+
+    Those in between have little to compute, and none of them would use what was fetched.
+    """
+    large = [(number, slot) for number, stage in enumerate(stages) if (slot := _largest_constant(plan, stage))]
+    ahead: list[Slot | None] = [None] * len(stages)
+    for (number, _), (_, slot) in pairwise(large):
+        ahead[number] = slot
+    return ahead
+
+
+def _largest_constant(plan: ExecPlan, stage: Stage) -> Slot | None:
+    constants = [slot for slot in stage.args if slot.kind == "constant"]
+    largest = max(constants, key=lambda slot: _slot_bytes(plan, slot), default=None)
+    return largest if largest is not None and _slot_bytes(plan, largest) >= _WORTH_READING_AHEAD else None
 
 
 def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
@@ -234,7 +264,7 @@ def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[
     for stage in stages:
         kernel = kernels[stage.kernel]
         rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf))
-        first_buf += len(stage.args)
+        first_buf += len(stage.args) + _READ_AHEAD_POINTERS
     return rows
 
 

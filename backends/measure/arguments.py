@@ -73,9 +73,11 @@ class BufferSet:
         return [buffer.region for buffer in (*self.inputs, *self.outputs)]
 
     def pointers(self, constants: Mapping[int, GuardedBuffer]) -> np.ndarray:
-        """The kernel's array of data pointers, some constants replaced by a candidate's own."""
+        """The kernel's array of data pointers, some constants replaced by a candidate's own; nothing to read ahead."""
         inputs = [constants.get(number, buffer).address for number, buffer in enumerate(self.inputs)]
-        return np.array([*inputs, *(buffer.address for buffer in self.outputs)], np.int64)
+        outputs = [buffer.address for buffer in self.outputs]
+        nothing = outputs[0]
+        return np.array([*inputs, *outputs, nothing, nothing], np.int64)
 
     def close(self) -> None:
         """Unmap everything."""

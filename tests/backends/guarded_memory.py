@@ -68,7 +68,8 @@ def run_native(kernel: Kernel, arrays: list[np.ndarray], parts: int = 1) -> list
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(
         load(kernel.object_code).address(kernel.symbol)
     )
-    pointers = (ctypes.c_void_p * len(held))(*(h.address for h in held))
+    ahead = (held[0].address, held[0].address + held[0].array.nbytes)
+    pointers = (ctypes.c_void_p * (len(held) + 2))(*(h.address for h in held), *ahead)
     cuts = np.linspace(0, kernel.extent, parts + 1).astype(int)
     for low, high in reversed(list(itertools.pairwise(cuts))):
         scratch.array[:] = _POISON  # what another range left behind must not matter
