@@ -16,7 +16,7 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
-from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
+from .lower_blocks import AXIS_REDUCTIONS, CONTRACTIONS, WINDOWS
 
 Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
 
@@ -115,7 +115,7 @@ class _Grouping:
             return "contraction"
         if op.opcode in WINDOWS:
             return "reduction"
-        if op.opcode in REDUCTIONS:
+        if op.opcode in AXIS_REDUCTIONS:
             return "rows" if self._trailing(op) else "reduction"
         if op.opcode in IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
             return "elementwise"
@@ -254,7 +254,7 @@ class _Grouping:
         return all(self.graph.ops[m].opcode in ALIASES for m in region.members)
 
     def _plain_reduction(self, region: Region) -> bool:
-        return len(region.members) == 1 and self.graph.ops[region.members[0]].opcode in REDUCTIONS
+        return len(region.members) == 1 and self.graph.ops[region.members[0]].opcode in AXIS_REDUCTIONS
 
     def _escaping(self, members: tuple[int, ...]) -> int:
         """How many values defined by the members are read outside."""

@@ -18,7 +18,7 @@ from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexVal
 from ..ir.monoid import MONOIDS
 from .collapse import collapse
 from .expand import expand
-from .lower_blocks import BLOCK_RULES, CONTRACTIONS, WINDOWS, BlockRule, LoweringError
+from .lower_blocks import BLOCK_RULES, CONTRACTIONS, EXTREME_PLACES, WINDOWS, BlockRule, LoweringError
 from .naming import align_names
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
@@ -97,6 +97,7 @@ class Lowering:
             if type_.dtype not in DTYPES:
                 raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
         self.uses = Counter(v for op in graph.ops for v in op.operands) + Counter(graph.outputs)
+        self.uses.update(v for op in graph.ops if op.opcode in EXTREME_PLACES for v in op.operands)  # read twice
         constants = tuple(v for v, c in graph.constants.items() if c.type.size != 1)
         inputs = tuple(graph.inputs)
         outputs = tuple(v for v in dict.fromkeys(graph.outputs))
@@ -153,9 +154,13 @@ class Lowering:
         if known is not None:
             return known
         type_ = self.graph.types[value]
-        buffer = Buffer(f"{hint}{len(self.allocated)}", type_.shape, type_.dtype)
+        self.storage[value] = self.temporary(type_.shape, type_.dtype, hint)
+        return self.storage[value]
+
+    def temporary(self, shape: tuple[int, ...], dtype: str, hint: str = "t") -> Buffer:
+        """A new buffer of an intermediate value."""
+        buffer = Buffer(f"{hint}{len(self.allocated)}", shape, dtype)
         self.allocated.append(buffer)
-        self.storage[value] = buffer
         return buffer
 
     def _shared_and_costly(self, value: int) -> bool:
