@@ -109,7 +109,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
+        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _streaming(moved, target))
     if op.opcode in _PLACES:
         return _KERNEL_S + elements / (_PLACE_ELEMENTS_PER_S * threads)
     if op.opcode in _WINDOWS:
@@ -135,6 +135,12 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
+def _streaming(size: int, target: Target) -> float:
+    """Seconds of a loop that reads or writes bytes once: what comes from memory passes through the caches as well."""
+    through = size / (_CACHE_BYTES_PER_S * target.threads) if size > target.l3_bytes // 2 else 0.0
+    return _moving(size, target) + through
+
+
 def _loops(region: Graph, target: Target) -> float:
     """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
@@ -146,5 +152,5 @@ def _loops(region: Graph, target: Target) -> float:
             seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
-            seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)
+            seconds += _KERNEL_S + _streaming(2 * region.types[op.result].nbytes, target)
     return seconds

@@ -18,7 +18,15 @@ from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexVal
 from ..ir.monoid import MONOIDS
 from .collapse import collapse
 from .expand import expand
-from .lower_blocks import BLOCK_RULES, CONTRACTIONS, EXTREME_PLACES, WINDOWS, BlockRule, LoweringError
+from .lower_blocks import (
+    AXIS_REDUCTIONS,
+    BLOCK_RULES,
+    CONTRACTIONS,
+    EXTREME_PLACES,
+    WINDOWS,
+    BlockRule,
+    LoweringError,
+)
 from .naming import align_names
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
@@ -134,7 +142,7 @@ class Lowering:
         if rule is not None:
             self._operands_in_buffers(op)
             self._store_reduction(op, value, rule)
-        elif value in self.graph.outputs or self._shared_and_costly(value):
+        elif value in self.graph.outputs or self._shared_and_costly(value) or self._spread_and_costly(value):
             self._store_elementwise(op, value)
         written.add(value)
 
@@ -167,6 +175,19 @@ class Lowering:
         """Expressions are trees: a value that is used twice is computed twice, or kept."""
         most = _INLINE_COST if self.graph.types[value].size > 1 else _INLINE_COST_OF_SCALAR
         return self.uses[value] > 1 and self._cost(value) > most
+
+    def _spread_and_costly(self, value: int) -> bool:
+        """What is made of a reduction's results (a mean, a scale) is computed once, not for each element it serves."""
+        size = self.graph.types[value].size
+        users = (self.graph.ops[user] for user in self.graph.users[value])
+        if self._cost(value) <= _INLINE_COST or not any(user.type.size > size for user in users):
+            return False
+        return self._of_reductions(value)
+
+    def _of_reductions(self, value: int) -> bool:
+        """Whether a value is computed from results of reductions over axes in this region."""
+        op = self.graph.producer(value)
+        return op is not None and (op.opcode in AXIS_REDUCTIONS or any(map(self._of_reductions, op.operands)))
 
     def _cost(self, value: int) -> int:
         """Rough number of instructions to compute an element in place."""

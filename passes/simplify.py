@@ -138,6 +138,14 @@ def _no_change(op: Op, r: Rewriter) -> int | None:
     return op.operands[0] if same_type(op.operands[0], op, r) and still[op.opcode]() else None
 
 
+def _decided_selection(op: Op, r: Rewriter) -> int | None:
+    """A selection between two cases by a known condition."""
+    which = scalar(op.operands[0], r)
+    if not isinstance(which, bool) or len(op.operands) != 3 or not same_type(op.operands[1 + which], op, r):
+        return None
+    return op.operands[1 + which]
+
+
 def _double_negation(op: Op, r: Rewriter) -> int | None:
     inner = r.producer(op.operands[0])
     return inner.operands[0] if inner is not None and inner.opcode == op.opcode else None
@@ -323,6 +331,7 @@ RULES: tuple[RewriteRule, ...] = (
         *("concatenate", "integer_pow", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"),
     ),
     _rule(_neutral, *_NEUTRAL),
+    _rule(_decided_selection, "select_n"),
     _rule(_double_negation, "neg", "not"),
     _rule(_there_and_back, "convert_element_type"),
     _rule(_convert_chain, "convert_element_type"),

@@ -1,9 +1,9 @@
 """Columns that are reduced, and perhaps rescaled: reductions over axes before the last one.
 
 Vectors run along the last axis. Where a workload reads its operand once, a strip is a long piece of a row, so that
-memory is read in order, and its results wait in the first-level cache. Where it reads it several times (batch,
-instance and layer norm over channels, softmax down a column), a strip is so narrow that all its rows stay in the
-second-level cache, and results wait in registers.
+memory is read in order, and its results wait in the first-level cache. Where it reads it several times (instance norm,
+layer norm over channels, softmax down a column), a strip is narrow, so that its rows may stay in a cache, and its
+results wait in registers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..ir import dtypes
 from ..ir.loop import Access, Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import Anatomy, anatomy, shared_rows
+from .anatomy import Anatomy, anatomy, shared_rows, written_variable
 from .chains import reduction_loops
 from .sketch import Decisions, Sketch
 from .steps import MIN_CHUNKS_PER_THREAD, share, trips
@@ -27,6 +27,8 @@ _PARTIAL_SUMS = 4
 _LEAST_STRIP, _MOST_STRIP = 256, 2048
 """Values of a strip whose results are kept in the cache: enough to read memory in order, few enough for L1."""
 _VECTORS_PER_STEP = 4
+_RESCALED_STRIP = 64
+"""Values of a strip that is read several times: a few lines of memory at a time, and it may stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class _Columns:
         channel: the iterator whose values are the lanes.
         leading: iterators of the root that every Block shares.
         steps: steps of the longest reduction.
-        row_bytes: bytes that a vector's lane needs per step, of all buffers that are read once per step.
+        row_bytes: bytes that are read per lane and step.
         once: whether the operand is read once.
     """
 
@@ -56,7 +58,7 @@ def columns(func: LoopFunc, target: Target) -> Sketch | None:
     if parts is None or not parts.reductions or not parts.root.iters:
         return None
     channel = parts.root.iters[-1]
-    if not all(_along(block, channel) for block in parts.all_blocks):
+    if not all(_along(block, channel.extent) for block in parts.all_blocks):
         return None
     found = _columns(parts, channel)
     lanes = target.vector_bits // 32
@@ -69,32 +71,39 @@ def columns(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("columns", choices, default, lambda d: _trace(found, int(d["strip"]), int(d["rows"]), target))
 
 
-def _along(block: Block, channel: Iter) -> bool:
-    """Whether a Block writes and reads neighbouring elements along the channel, and without padding."""
-    if block.iterator(channel.name) != channel or block.guard:
+def _channel(block: Block) -> Iter | None:
+    """The iterator along which a Block writes neighbouring elements."""
+    return written_variable(block, len(block.write.index) - 1) if block.write.index else None
+
+
+def _along(block: Block, extent: int) -> bool:
+    """Whether a Block writes and reads neighbouring elements along its channels, without padding or windows."""
+    channel = _channel(block)
+    if channel is None or channel.extent != extent or channel.kind != "data":
         return False
+    if block.guard or any(r.guard for r in reads(block.value)):
+        return False
+    reduced = {it.name for it in block.iters if it.kind == "reduce"}
     for index in (block.write.index, *(r.index for r in reads(block.value))):
-        names = [e.single_variable() for e in index]
-        if any(n is None and not e.is_constant for n, e in zip(names, index, strict=True)):
+        if any(channel.name in e.variables() for e in index[:-1]):
             return False
-        if channel.name in names[:-1]:
+        if index and channel.name in index[-1].variables() and index[-1].single_variable() != channel.name:
             return False
-    own = [r for r in reads(block.value) if r.index and r.index[-1].single_variable() is not None]
-    if any(r.guard for r in reads(block.value)) or any(r.index[-1].single_variable() != channel.name for r in own):
-        return False
-    return bool(block.write.index) and block.write.index[-1].single_variable() == channel.name
+        if any(e.variables() & reduced and e.variables() - reduced for e in index):
+            return False
+    return True
 
 
 def _columns(parts: Anatomy, channel: Iter) -> _Columns:
     leading = tuple(it for it in shared_rows(parts) if it.name != channel.name)
-    outside = {it.name for it in leading}
     steps = max(math.prod(it.extent for it in b.iters if it.kind == "reduce") for b in parts.reductions)
     long: dict[str, int] = {}
     for block in parts.all_blocks:
+        outside = {it.name for it in (*leading, _channel(block)) if it is not None}
         for read in reads(block.value):
-            if {n for e in read.index for n in e.variables()} - outside - {channel.name}:
+            if frozenset[str]().union(*(e.variables() for e in read.index)) - outside:
                 long[read.buffer] = dtypes.itemsize(read.dtype)
-    once = len(parts.reductions) == 1 and {it.name for it in parts.root.iters} <= outside | {channel.name}
+    once = len(parts.reductions) == 1 and all(it in (*leading, channel) for it in parts.root.iters)
     return _Columns(parts, channel, leading, steps, max(sum(long.values()), 1), once)
 
 
@@ -102,17 +111,16 @@ def _strips(found: _Columns, target: Target) -> tuple[int, ...]:
     """Sizes of strips, the preferred one first."""
     lanes, extent = target.vector_bits // 32, found.channel.extent
     narrow = [v * lanes for v in (1, 2, 4, _MOST_VECTORS) if v * lanes <= extent]
-    if found.once:
-        if extent <= _MOST_VECTORS * lanes:
-            return (extent, *narrow)
-        outer = math.prod(it.extent for it in found.leading)
-        tasks = -(-MIN_CHUNKS_PER_THREAD * target.threads // outer)
-        strip = min(max(-(-extent // tasks), _LEAST_STRIP), _MOST_STRIP)
-        strip = min(-(-strip // lanes) * lanes, extent)
-        return (strip, *narrow, *(s for s in (512, 1024) if s < extent))
-    fitting = [s for s in narrow if 2 * s * found.steps * found.row_bytes <= target.l2_bytes]
-    wanted = fitting[-1] if fitting else narrow[0]
-    return (wanted, *narrow)
+    outer = math.prod(it.extent for it in found.leading)
+    share = -(-extent * outer // (MIN_CHUNKS_PER_THREAD * target.threads))
+    if not found.once:
+        wanted = [s for s in narrow if s <= min(_RESCALED_STRIP, max(share, lanes))]
+        return (wanted[-1], *narrow)
+    if extent <= _MOST_VECTORS * lanes:
+        return (extent, *narrow)
+    strip = min(max(share, _LEAST_STRIP), _MOST_STRIP, extent)
+    strip = min(-(-strip // lanes) * lanes, extent)
+    return (strip, *narrow, *(s for s in (512, 1024) if s < extent))
 
 
 def _trace(found: _Columns, strip: int, rows: int, target: Target) -> Trace:
@@ -120,17 +128,18 @@ def _trace(found: _Columns, strip: int, rows: int, target: Target) -> Trace:
     loops = [*((it, 1) for it in found.leading), (channel, strip)]
     steps = [Step("split", root, (it.name, size)) for it, size in loops]
     steps += [Step("compute_at", name, (f"{root}.{channel.name}",)) for name in reversed(parts.temporaries)]
-    steps += [Step("vectorize", block.name, (channel.name,)) for block in parts.all_blocks]
     vectors = -(-strip // (target.vector_bits // 32))
-    outside = {it.name for it in found.leading} | {channel.name}
     for block in parts.all_blocks:
-        own = [it for it in block.iters if it.name not in outside]
+        lane = _channel(block)
+        assert lane is not None
+        own = [it for it in block.iters if it not in found.leading and it is not lane]
+        steps.append(Step("vectorize", block.name, (lane.name,)))
         if block.monoid is None:
             steps += [Step("split", block.name, (it.name, 1)) for it in own]
         elif vectors <= _MOST_VECTORS:
             steps += _in_registers(block, own, rows, vectors)
         else:
-            steps += _in_cache(block, own, rows, channel, target)
+            steps += _in_cache(block, own, rows, lane, target)
     named = [(f"{root}.{it.name}", trips(it, size), it.extent % size != 0) for it, size in loops]
     return (*steps, *share(named, target.threads))
 
