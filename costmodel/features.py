@@ -68,6 +68,8 @@ _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
+_LOOP_CYCLES = 2.0
+"""For a tile of a workload that accumulates nothing."""
 _UNROLL_PENALTY = 0.03
 """Share by which each doubling of the reduction steps in a loop body slows it: loads move up, registers run out."""
 _L2_BYTES_PER_CYCLE = 48.0
@@ -208,6 +210,7 @@ class FeatureExtractor:
         cycles = np.zeros(len(nests))
         entry = np.zeros(len(nests))
         per_tile = self._reduce_visits(nests)
+        around = _TILE_CYCLES if self.work.reduces.any() else _LOOP_CYCLES
         for rows, row_count in ((row_box, row_full), (row_tail, row_tail > 0)):
             for values, count in ((width, vector_full), (vector_tail, vector_tail > 0)):
                 share = np.where(row_box * width > 0, rows * values / (row_box * width), 0)
@@ -219,7 +222,7 @@ class FeatureExtractor:
                 times = visits * row_count * count
                 cycles += times * step
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
-                entry += times / per_tile * (rows * rest * vectors * stores + _TILE_CYCLES)
+                entry += times / per_tile * (rows * rest * vectors * stores + around)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)

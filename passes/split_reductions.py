@@ -49,12 +49,17 @@ def split_reductions(graph: Graph) -> Graph:
     return remove_dead(graph.with_ops(builder.ops)) if changed else graph
 
 
+def splittable(opcode: str, dtype: str) -> bool:
+    """Whether an operation is a reduction that may be done in steps, of values of some type."""
+    return opcode in REDUCTIONS and not (opcode in _EXTREMES and dtypes.is_float(dtype))
+
+
 def _cut(graph: Graph, op: Op) -> tuple[int, int] | None:
     """The axis to cut and into how many parts; None where a reduction stays whole."""
-    if op.opcode not in REDUCTIONS or op.opaque or op.effects:
+    if op.opaque or op.effects or not op.operands:
         return None
     source = graph.types[op.operands[0]]
-    if op.opcode in _EXTREMES and dtypes.is_float(source.dtype):
+    if not splittable(op.opcode, source.dtype):
         return None
     axes = [a for a in op.params["axes"] if source.shape[a] > 1]
     if not axes or source.varying or source.nbytes < _LEAST_BYTES or _tasks(source, op, max(axes)) >= _ENOUGH_TASKS:
