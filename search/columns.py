@@ -26,6 +26,8 @@ _PARTIAL_SUMS = 4
 """Independent partial results where a strip has too few vectors to hide the latency of an addition."""
 _LEAST_STRIP, _MOST_STRIP = 256, 2048
 """Values of a strip whose results are kept in the cache: enough to read memory in order, few enough for L1."""
+_SHORT_ROW = 1024
+"""Rows of at most this many values lie so close together that a strip of a few vectors reads memory in order, too."""
 _VECTORS_PER_STEP = 4
 _RESCALED_STRIP = 64
 """Values of a strip that is read several times: a few lines of memory at a time, and it may stay in the cache."""
@@ -85,6 +87,8 @@ def _along(block: Block, extent: int) -> bool:
         return False
     reduced = {it.name for it in block.iters if it.kind == "reduce"}
     for index in (block.write.index, *(r.index for r in reads(block.value))):
+        if not any(channel.name in e.variables() for e in index) and any(e.variables() & reduced for e in index):
+            return False  # an operand of a product
         if any(channel.name in e.variables() for e in index[:-1]):
             return False
         if index and channel.name in index[-1].variables() and index[-1].single_variable() != channel.name:
@@ -111,14 +115,13 @@ def _strips(found: _Columns, target: Target) -> tuple[int, ...]:
     """Sizes of strips, the preferred one first."""
     lanes, extent = target.vector_bits // 32, found.channel.extent
     narrow = [v * lanes for v in (1, 2, 4, _MOST_VECTORS) if v * lanes <= extent]
-    outer = math.prod(it.extent for it in found.leading)
-    share = -(-extent * outer // (MIN_CHUNKS_PER_THREAD * target.threads))
+    values = math.prod(it.extent for it in found.leading) * extent
     if not found.once:
-        wanted = [s for s in narrow if s <= min(_RESCALED_STRIP, max(share, lanes))]
-        return (wanted[-1], *narrow)
-    if extent <= _MOST_VECTORS * lanes:
-        return (extent, *narrow)
-    strip = min(max(share, _LEAST_STRIP), _MOST_STRIP, extent)
+        share = max(-(-values // (MIN_CHUNKS_PER_THREAD * target.threads)), lanes)
+        return ([s for s in narrow if s <= min(_RESCALED_STRIP, share)][-1], *narrow)
+    if extent <= _SHORT_ROW:
+        return (min(extent, _MOST_VECTORS * lanes), *narrow)
+    strip = min(max(-(-values // target.threads), _LEAST_STRIP), _MOST_STRIP, extent)
     strip = min(-(-strip // lanes) * lanes, extent)
     return (strip, *narrow, *(s for s in (512, 1024) if s < extent))
 

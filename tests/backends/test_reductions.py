@@ -138,6 +138,8 @@ def group_norm(x: Any, groups: int) -> Any:
 SUMS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "rows": (lambda x: x.sum(-1), (5, 333)),
     "columns": (lambda x: x.sum(0), (70, 100)),
+    "many columns": (lambda x: x.sum(0), (1030, 1040)),
+    "many columns, few rows": (lambda x: x.max(0), (7, 1100)),
     "few columns": (lambda x: x.sum(0), (300, 8)),
     "middle": (lambda x: x.max(1), (3, 21, 50)),
     "positions": (lambda x: x.mean((1, 2)), (2, 7, 9, 24)),
