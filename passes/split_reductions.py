@@ -38,6 +38,13 @@ def split_reductions(graph: Graph) -> Graph:
     Returns:
         The graph; sums may round differently.
     """
+    before = None
+    while graph is not before:
+        before, graph = graph, _split_once(graph)
+    return graph
+
+
+def _split_once(graph: Graph) -> Graph:
     builder, changed = GraphBuilder(graph), False
     for op in graph.ops:
         cut = _cut(graph, op)

@@ -68,7 +68,7 @@ class _Ungroup:
         if op.opaque or op.effects or not op.operands:
             return None
         type_ = self.graph.types[op.operands[0]]
-        if type_.varying or not splittable(op.opcode, type_.dtype) and op.opcode != "reshape":
+        if type_.varying or (op.opcode != "reshape" and not splittable(op.opcode, type_.dtype)):
             return None
         axes = [n for n in range(1, type_.rank) if type_.shape[n] > 1 and type_.shape[n - 1] > 1]
         if op.opcode == "reshape":
