@@ -16,7 +16,7 @@ from ..passes.schedule import Trace
 from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 
-FEATURE_VERSION = 2
+FEATURE_VERSION = 3
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -68,6 +68,8 @@ _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
+_LOOP_CYCLES = 2.0
+"""For a tile of a workload that accumulates nothing."""
 _UNROLL_PENALTY = 0.03
 """Share by which each doubling of the reduction steps in a loop body slows it: loads move up, registers run out."""
 _L2_BYTES_PER_CYCLE = 48.0
@@ -124,7 +126,7 @@ class FeatureExtractor:
         tile = self._tile(nests)
         bytes_ = self._footprints(nests)
         live = bytes_ * ~(self._private()[None, None, :] & nests.registers[:, None, None])
-        sets = live.sum(axis=2)
+        sets = self._by_buffer(live).sum(axis=2)
         columns = self._shape(nests, tile) | self._compute(nests, tile) | self._memory(nests, live, sets)
         columns |= self._parallel(nests)
         columns["log_predicted"] = self._predict(columns)
@@ -208,6 +210,7 @@ class FeatureExtractor:
         cycles = np.zeros(len(nests))
         entry = np.zeros(len(nests))
         per_tile = self._reduce_visits(nests)
+        around = _TILE_CYCLES if self.work.reduces.any() else _LOOP_CYCLES
         for rows, row_count in ((row_box, row_full), (row_tail, row_tail > 0)):
             for values, count in ((width, vector_full), (vector_tail, vector_tail > 0)):
                 share = np.where(row_box * width > 0, rows * values / (row_box * width), 0)
@@ -219,7 +222,7 @@ class FeatureExtractor:
                 times = visits * row_count * count
                 cycles += times * step
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
-                entry += times / per_tile * (rows * rest * vectors * stores + _TILE_CYCLES)
+                entry += times / per_tile * (rows * rest * vectors * stores + around)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
@@ -263,6 +266,11 @@ class FeatureExtractor:
     def _private(self) -> np.ndarray:
         return np.array([a.private for a in self.work.accesses], bool)
 
+    def _by_buffer(self, amounts: np.ndarray) -> np.ndarray:
+        """The largest amount of the accesses of each parameter: several Blocks that read it find it in the cache."""
+        names = [f"{a.buffer}/{n}" if a.private else a.buffer for n, a in enumerate(self.work.accesses)]
+        return np.stack([amounts[..., [n == name for n in names]].max(axis=-1) for name in dict.fromkeys(names)], -1)
+
     def _footprints(self, nests: Nests) -> np.ndarray:
         """Bytes that every access touches in one execution of each level's body: [candidates, levels, accesses]."""
         return np.stack([_elements(a, nests.spans) * a.itemsize for a in self.work.accesses], axis=-1)
@@ -273,9 +281,9 @@ class FeatureExtractor:
         total = sets[:, 0]
         # The threads share the whole: each one's caches see a part of it.
         sets = np.concatenate([sets[:, :1] / threads, sets[:, 1:]], axis=1)
-        l2, l1_level = _traffic(nests, live, sets, target.l1_bytes * 0.75)
-        l3, l2_level = _traffic(nests, live, sets, target.l2_bytes * 0.75)
-        memory, _ = _traffic(nests, live, sets, target.l3_bytes * 0.75)
+        l2, l1_level = self._traffic(nests, live, sets, target.l1_bytes * 0.75)
+        l3, l2_level = self._traffic(nests, live, sets, target.l2_bytes * 0.75)
+        memory, _ = self._traffic(nests, live, sets, target.l3_bytes * 0.75)
         memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
         fits = total <= target.l3_bytes * 0.75
         return {
@@ -289,6 +297,31 @@ class FeatureExtractor:
             "l1_level": l1_level,
             "l2_level": l2_level,
         }
+
+    def _traffic(self, nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes moved into a cache of a size, and the level whose data fit into it.
+
+        What one execution of a level touches is loaded once per execution, but stays where the loop right around that
+        level does not move it. Loops over what the main Block reduces stand around that Block alone.
+        """
+        everyone = np.arange(len(nests))
+        fits = sets <= size
+        missing = ~fits[:, :-1].any(axis=1)
+        fits[:, -1] = True
+        level = fits.argmax(axis=1)
+        outer = np.maximum(level - 1, 0)
+        stays = live[everyone, outer] <= live[everyone, level]
+        loads = np.empty((len(nests), len(self.work.accesses)))
+        for main in (False, True):
+            trips = nests.trips if main else np.where(nests.reducing, 1.0, nests.trips)
+            executions = np.concatenate([np.ones((len(nests), 1)), np.cumprod(trips, axis=1)], axis=1)
+            around = np.where(level > 0, trips[everyone, outer], 1.0)
+            mine = np.array([(a.block == self.work.main) == main for a in self.work.accesses], bool)
+            once = live[everyone, level] * executions[everyone, level][:, None]
+            loads[:, mine] = np.where(stays, once / around[:, None], once)[:, mine]
+        # Where nothing but the innermost level fits, every Block fetches its operands anew.
+        total = np.where(missing, loads.sum(axis=1), self._by_buffer(loads).sum(axis=1))
+        return total, level
 
     def _parallel(self, nests: Nests) -> dict[str, np.ndarray]:
         threads = max(self.target.threads, 1)
@@ -310,24 +343,6 @@ def _elements(access: Access, spans: np.ndarray) -> np.ndarray:
         return np.ones(spans.shape[:-1])
     along = 1.0 + (spans[..., None, :] - 1.0).clip(0) @ access.strides.T[None]
     return np.minimum(along[..., 0, :], access.shape).prod(axis=-1)
-
-
-def _traffic(nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes moved into a cache of a size, and the level whose data fit into it.
-
-    What one execution of a level touches is loaded once per execution, but stays where the loop right around that
-    level does not move it.
-    """
-    everyone = np.arange(len(nests))
-    fits = sets <= size
-    fits[:, -1] = True
-    level = fits.argmax(axis=1)
-    executions = np.concatenate([np.ones((len(nests), 1)), np.cumprod(nests.trips, axis=1)], axis=1)
-    outer = np.maximum(level - 1, 0)
-    stays = live[everyone, outer] <= live[everyone, level]
-    around = np.where(level > 0, nests.trips[everyone, outer], 1.0)
-    loads = live[everyone, level] * executions[everyone, level][:, None]
-    return np.where(stays, loads / around[:, None], loads).sum(axis=1), level
 
 
 def extract_features(work: WorkloadAnatomy, traces: Sequence[Trace], target: Target) -> np.ndarray:

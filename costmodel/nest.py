@@ -38,6 +38,7 @@ class Nests:
 
     spans: np.ndarray
     trips: np.ndarray
+    reducing: np.ndarray
     vector: np.ndarray
     lanes: np.ndarray
     parallel: np.ndarray
@@ -113,6 +114,8 @@ class _Reader:
         if column is None or block not in (self.work.names[self.work.root], self.work.names[self.work.main]):
             return
         root = block == self.work.names[self.work.root] and not self.work.reduces[column]
+        if root and not self.work.members[self.work.main][column]:
+            return  # a loop around the root Block alone
         size = max(int(factor), 1) * (self.lanes if column == self.vector else 1)
         trips = -(-int(self.box[column]) // size)
         name = f"{step.target}.{iterator}"
@@ -171,6 +174,7 @@ def read_nests(work: WorkloadAnatomy, traces: Sequence[Trace]) -> Nests:
     count = len(traces)
     spans = np.empty((count, 1 + MAX_LOOPS, len(work.extents)))
     trips = np.ones((count, MAX_LOOPS))
+    reducing = np.zeros((count, MAX_LOOPS), bool)
     for row, reader in enumerate(readers):
         span = work.extents.astype(float)
         spans[row, 0] = span
@@ -180,6 +184,7 @@ def read_nests(work: WorkloadAnatomy, traces: Sequence[Trace]) -> Nests:
             span[column] = size
             spans[row, level + 1] = span
             trips[row, level] = reader.loops[name].trips
+            reducing[row, level] = work.reduces[column]
         spans[row, min(len(order), MAX_LOOPS) :] = reader.box
     temporaries = max(1, len({a.buffer for a in work.accesses if a.private}))
 
@@ -189,6 +194,7 @@ def read_nests(work: WorkloadAnatomy, traces: Sequence[Trace]) -> Nests:
     return Nests(
         spans,
         trips,
+        reducing,
         np.array([r.vector for r in readers], int),
         np.array([r.lanes for r in readers], float),
         np.array([r.parallel for r in readers], float),

@@ -35,6 +35,8 @@ _CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
+_PLACE_ELEMENTS_PER_S = 0.25e9
+"""Places of extreme values are found one element after the other, without vectors."""
 _WINDOW_ELEMENTS_PER_S = 1.2e9
 _SMALL_PAGE_S_PER_BYTE = 0.35e-9
 _HUGE_PAGE_S_PER_BYTE = 0.05e-9
@@ -51,7 +53,8 @@ _MATH_PER_S = {
 }
 """Results per second and thread of functions that take longer than moving what they read; a few are called per
 element, without vectors."""
-_REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
+_REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or".split())
+_PLACES = frozenset(("argmax", "argmin"))
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
 
@@ -112,7 +115,9 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
+        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _streaming(moved, target))
+    if op.opcode in _PLACES:
+        return _KERNEL_S + elements / (_PLACE_ELEMENTS_PER_S * threads)
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
         return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
@@ -157,6 +162,12 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
+def _streaming(size: int, target: Target) -> float:
+    """Seconds of a loop that reads or writes bytes once: what comes from memory passes through the caches as well."""
+    through = size / (_CACHE_BYTES_PER_S * target.threads) if size > target.l3_bytes // 2 else 0.0
+    return _moving(size, target) + through
+
+
 def _loops(region: Graph, target: Target) -> float:
     """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
@@ -168,5 +179,5 @@ def _loops(region: Graph, target: Target) -> float:
             seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
-            seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)
+            seconds += _KERNEL_S + _streaming(2 * region.types[op.result].nbytes, target)
     return seconds

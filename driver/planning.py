@@ -23,6 +23,8 @@ from ..passes.memory import Lifetime, assign_offsets
 from ..passes.packing import pack_array
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
+from ..passes.split_reductions import split_reductions
+from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
 
 SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
@@ -74,7 +76,7 @@ class Partition:
 
 def partition(graph: Graph) -> Partition:
     """Cut a simplified graph into regions and lower them; what has no loops stays XLA's."""
-    graph = sink_views(graph)
+    graph = sink_views(split_reductions(ungroup(graph)))
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}

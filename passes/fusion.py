@@ -8,6 +8,7 @@ result, so that what it holds is never stored but once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +17,11 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
-from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
+from .lower_blocks import AXIS_REDUCTIONS, CONTRACTIONS, WINDOWS
+
+_LONGEST_COLUMN = 8192
+"""Most values of a column of which a vector's width stays in a second-level cache."""
+_LEAST_VECTOR = 16
 
 Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
 
@@ -29,13 +34,18 @@ class Region:
         members: indices of operations, ascending.
         kind: what they amount to.
         full: the largest shape inside without unit axes; for ``rows`` what is reduced.
-        rows: for ``rows`` the number of leading axes of ``full`` that survive the reductions.
+        kept: for ``rows`` the axes of ``full`` that survive the reductions.
     """
 
     members: tuple[int, ...]
     kind: Kind
     full: tuple[int, ...]
-    rows: int = 0
+    kept: tuple[int, ...] = ()
+
+    @property
+    def reduced(self) -> tuple[int, ...]:
+        """For ``rows`` the shape of what the reductions leave."""
+        return tuple(self.full[axis] for axis in self.kept)
 
 
 def group(graph: Graph, supported: Collection[str]) -> tuple[Region, ...]:
@@ -115,26 +125,35 @@ class _Grouping:
             return "contraction"
         if op.opcode in WINDOWS:
             return "reduction"
-        if op.opcode in REDUCTIONS:
-            return "rows" if self._trailing(op) else "reduction"
+        if op.opcode in AXIS_REDUCTIONS:
+            return "rows" if self._rescalable(op) else "reduction"
         if op.opcode in IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
             return "elementwise"
         return None
 
-    def _trailing(self, op: Op) -> bool:
-        source = self.graph.types[op.operands[0]]
-        axes = set(op.params["axes"])
-        kept = [a for a in range(source.rank) if a not in axes and source.shape[a] != 1]
-        gone = [a for a in axes if source.shape[a] != 1]
-        return bool(gone) and bool(kept) and max(kept) < min(gone)
+    def _rescalable(self, op: Op) -> bool:
+        """Whether what is reduced stays in a cache until it is rescaled: rows, and short columns of whole vectors."""
+        full, kept = self._kept(op)
+        gone = [a for a in range(len(full)) if a not in kept]
+        if not gone or not kept:
+            return False
+        if max(kept) < min(gone):
+            return True
+        vectors = math.prod(full[max(gone) + 1 :])
+        return vectors >= _LEAST_VECTOR and math.prod(full[a] for a in gone) <= _LONGEST_COLUMN
+
+    def _kept(self, op: Op) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of a reduction's operand without unit axes, and which of its axes survive."""
+        shape = self.graph.types[op.operands[0]].shape
+        wide = [axis for axis, extent in enumerate(shape) if extent != 1]
+        kept = tuple(place for place, axis in enumerate(wide) if axis not in op.params["axes"])
+        return _squeezed(shape), kept
 
     def _single(self, index: int, kind: Kind) -> Region:
         op = self.graph.ops[index]
-        full = _squeezed(op.type.shape)
         if kind == "rows":
-            full = _squeezed(self.graph.types[op.operands[0]].shape)
-            return Region((index,), kind, full, len(_squeezed(op.type.shape)))
-        return Region((index,), kind, full)
+            return Region((index,), kind, *self._kept(op))
+        return Region((index,), kind, _squeezed(op.type.shape))
 
     def _feeding(self, index: int) -> list[int]:
         """Regions that feed an operation's region, the latest first."""
@@ -176,12 +195,12 @@ class _Grouping:
     def _row_family(self, index: int) -> tuple[int, ...]:
         """Regions above one that reduce, rescale or move the same rows, itself excluded; empty without a reduction."""
         family: dict[int, None] = {index: None}
-        shape: tuple[tuple[int, ...], int] | None = None
+        shape: Region | None = None
         waiting = [index]
         while waiting:
             region = self.regions[waiting.pop(0)]
             if region.kind == "rows":
-                shape = shape or (region.full, region.rows)
+                shape = shape or region
             for other in self._feeding(region.members[-1]):
                 if other not in family and self._of_rows(self.regions[other], shape):
                     family[other] = None
@@ -190,14 +209,14 @@ class _Grouping:
             return ()
         return tuple(n for n in family if n != index)
 
-    def _of_rows(self, region: Region, shape: tuple[tuple[int, ...], int] | None) -> bool:
+    def _of_rows(self, region: Region, shape: Region | None) -> bool:
         if region.kind == "rows":
-            return shape is None or shape == (region.full, region.rows)
+            return shape is None or (region.full, region.kept) == (shape.full, shape.kept)
         if region.kind not in ("alias", "view", "elementwise"):
             return False
         if region.kind == "view" and not self._broadcasts(region):
             return False
-        return shape is None or region.full in (shape[0], shape[0][: shape[1]])
+        return shape is None or region.full in (shape.full, shape.reduced)
 
     # ---- what may merge
 
@@ -216,7 +235,7 @@ class _Grouping:
             case "view", "view" | "elementwise" | "rows" | "reduction" | "contraction":
                 return replace(region, members=()) if self._absorbs_view(feeding, region) else None
             case "alias", "elementwise" | "rows":
-                fits = feeding.full in (region.full, region.full[: region.rows])
+                fits = feeding.full in (region.full, region.reduced)
                 return replace(region, members=()) if fits and self._all_aliases(feeding) else None
             case "contraction" | "reduction" | "elementwise", "elementwise" if feeding.full == region.full:
                 return replace(feeding, members=())
@@ -226,11 +245,11 @@ class _Grouping:
                 return replace(region, members=())
             case "elementwise", "reduction":
                 return replace(region, members=()) if self._plain_reduction(region) else None
-            case "rows", "elementwise" if region.full in (feeding.full, feeding.full[: feeding.rows]):
+            case "rows", "elementwise" if region.full in (feeding.full, feeding.reduced):
                 return replace(feeding, members=())
-            case "rows", "rows" if (feeding.full, feeding.rows) == (region.full, region.rows):
+            case "rows", "rows" if (feeding.full, feeding.kept) == (region.full, region.kept):
                 return replace(feeding, members=())
-            case "rows", "alias" if region.full == feeding.full[: feeding.rows]:
+            case "rows", "alias" if region.full == feeding.reduced:
                 return replace(feeding, members=())
             case "rows", "view" if region.full == feeding.full and self._broadcasts(region):
                 return replace(feeding, members=())
@@ -254,7 +273,7 @@ class _Grouping:
         return all(self.graph.ops[m].opcode in ALIASES for m in region.members)
 
     def _plain_reduction(self, region: Region) -> bool:
-        return len(region.members) == 1 and self.graph.ops[region.members[0]].opcode in REDUCTIONS
+        return len(region.members) == 1 and self.graph.ops[region.members[0]].opcode in AXIS_REDUCTIONS
 
     def _escaping(self, members: tuple[int, ...]) -> int:
         """How many values defined by the members are read outside."""

@@ -18,7 +18,15 @@ from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexVal
 from ..ir.monoid import MONOIDS
 from .collapse import collapse
 from .expand import expand
-from .lower_blocks import BLOCK_RULES, CONTRACTIONS, WINDOWS, BlockRule, LoweringError
+from .lower_blocks import (
+    AXIS_REDUCTIONS,
+    BLOCK_RULES,
+    CONTRACTIONS,
+    EXTREME_PLACES,
+    WINDOWS,
+    BlockRule,
+    LoweringError,
+)
 from .naming import align_names
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
@@ -97,6 +105,7 @@ class Lowering:
             if type_.dtype not in DTYPES:
                 raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
         self.uses = Counter(v for op in graph.ops for v in op.operands) + Counter(graph.outputs)
+        self.uses.update(v for op in graph.ops if op.opcode in EXTREME_PLACES for v in op.operands)  # read twice
         constants = tuple(v for v, c in graph.constants.items() if c.type.size != 1)
         inputs = tuple(graph.inputs)
         outputs = tuple(v for v in dict.fromkeys(graph.outputs))
@@ -133,7 +142,7 @@ class Lowering:
         if rule is not None:
             self._operands_in_buffers(op)
             self._store_reduction(op, value, rule)
-        elif value in self.graph.outputs or self._shared_and_costly(value):
+        elif value in self.graph.outputs or self._shared_and_costly(value) or self._spread_and_costly(value):
             self._store_elementwise(op, value)
         written.add(value)
 
@@ -153,15 +162,32 @@ class Lowering:
         if known is not None:
             return known
         type_ = self.graph.types[value]
-        buffer = Buffer(f"{hint}{len(self.allocated)}", type_.shape, type_.dtype)
+        self.storage[value] = self.temporary(type_.shape, type_.dtype, hint)
+        return self.storage[value]
+
+    def temporary(self, shape: tuple[int, ...], dtype: str, hint: str = "t") -> Buffer:
+        """A new buffer of an intermediate value."""
+        buffer = Buffer(f"{hint}{len(self.allocated)}", shape, dtype)
         self.allocated.append(buffer)
-        self.storage[value] = buffer
         return buffer
 
     def _shared_and_costly(self, value: int) -> bool:
         """Expressions are trees: a value that is used twice is computed twice, or kept."""
         most = _INLINE_COST if self.graph.types[value].size > 1 else _INLINE_COST_OF_SCALAR
         return self.uses[value] > 1 and self._cost(value) > most
+
+    def _spread_and_costly(self, value: int) -> bool:
+        """What is made of a reduction's results (a mean, a scale) is computed once, not for each element it serves."""
+        size = self.graph.types[value].size
+        users = (self.graph.ops[user] for user in self.graph.users[value])
+        if self._cost(value) <= _INLINE_COST or not any(user.type.size > size for user in users):
+            return False
+        return self._of_reductions(value)
+
+    def _of_reductions(self, value: int) -> bool:
+        """Whether a value is computed from results of reductions over axes in this region."""
+        op = self.graph.producer(value)
+        return op is not None and (op.opcode in AXIS_REDUCTIONS or any(map(self._of_reductions, op.operands)))
 
     def _cost(self, value: int) -> int:
         """Rough number of instructions to compute an element in place."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..ir.affine import constant
+import numpy as np
+
+from ..ir import dtypes
+from ..ir.affine import AffineExpr, constant
 from ..ir.graph import Op
-from ..ir.loop import Apply, Buffer, Expr
+from ..ir.loop import Apply, Buffer, Const, Expr, IndexValue, Iter, Read
 from ..ir.monoid import MONOIDS
 
 if TYPE_CHECKING:
@@ -21,6 +24,10 @@ REDUCTIONS = {
     "reduce_and": "and",
     "reduce_or": "or",
 }
+EXTREME_PLACES = {"argmax": "max", "argmin": "min"}
+"""Reductions to the place of an extreme value, with the monoid of the value."""
+AXIS_REDUCTIONS = frozenset((*REDUCTIONS, *EXTREME_PLACES))
+"""Operations that reduce over the axes in ``axes``."""
 CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
 WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
 
@@ -29,14 +36,48 @@ class LoweringError(ValueError):
     """A region can't be expressed as loops; it stays XLA's."""
 
 
+Index = tuple[AffineExpr, ...]
+
+
 def _reduce(low: Lowering, op: Op, buffer: Buffer) -> None:
+    iters, index, place = _reduced_box(low, op, buffer)
+    low.reduction(op, buffer, REDUCTIONS[op.opcode], index, iters, low.element(op.operands[0], place))
+
+
+def _reduced_box(low: Lowering, op: Op, buffer: Buffer) -> tuple[tuple[Iter, ...], Index, Index]:
+    """The box of a reduction over axes, where it writes and where it reads."""
     source = low.graph.types[op.operands[0]]
     axes = op.params["axes"]
     iters, index = low.box(buffer.shape)
     reduced, over = low.reduced(tuple(source.shape[a] for a in axes))
     kept, gone = iter(index), iter(over)
     place = tuple(next(gone) if axis in axes else next(kept) for axis in range(source.rank))
-    low.reduction(op, buffer, REDUCTIONS[op.opcode], index, (*iters, *reduced), low.element(op.operands[0], place))
+    return (*iters, *reduced), index, place
+
+
+def _extreme_place(low: Lowering, op: Op, buffer: Buffer) -> None:
+    """The extreme value, then the lowest place that holds it: ties go to the first place, NaN wins over any number.
+
+    Two passes over a row that lies in the cache run at the speed of memory, and both are plain monoids, so that
+    whatever schedules a reduction schedules these.
+    """
+    dtype = low.graph.types[op.operands[0]].dtype
+    if buffer.dtype != "int32":
+        raise LoweringError(f"expected places as int32, found {buffer.dtype}")
+    extreme = EXTREME_PLACES[op.opcode]
+    if dtype == dtypes.BOOL:
+        extreme = {"max": "or", "min": "and"}[extreme]
+    value = low.temporary(buffer.shape, dtype)
+    iters, index, place = _reduced_box(low, op, buffer)
+    low.reduction(op, value, extreme, index, iters, low.element(op.operands[0], place))
+    iters, index, place = _reduced_box(low, op, buffer)
+    element = low.element(op.operands[0], place)
+    holds: Expr = Apply("eq", (element, Read(value.name, index, dtype)), dtypes.BOOL)
+    if dtypes.is_float(dtype):
+        holds = Apply("or", (holds, Apply("ne", (element, element), dtypes.BOOL)), dtypes.BOOL)
+    nowhere = Const(int(np.iinfo(buffer.dtype).max), buffer.dtype)
+    here = IndexValue(place[op.params["axes"][0]], buffer.dtype)
+    low.reduction(op, buffer, "min", index, iters, Apply("select_n", (holds, nowhere, here), buffer.dtype))
 
 
 def _window(low: Lowering, op: Op, buffer: Buffer) -> None:
@@ -127,6 +168,7 @@ BlockRule = Callable[["Lowering", Op, Buffer], None]
 
 BLOCK_RULES: dict[str, BlockRule] = {
     **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(EXTREME_PLACES, _extreme_place),
     **dict.fromkeys(WINDOWS, _window),
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,

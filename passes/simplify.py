@@ -13,6 +13,7 @@ import numpy as np
 from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, UNARY
+from .fold_windows import window_of_constant
 from .manager import Rewriter, RewriteRule, apply_rules
 from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
 
@@ -136,6 +137,19 @@ def _no_change(op: Op, r: Rewriter) -> int | None:
         **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_max", "reduce_min"), lambda: not op.params["axes"]),
     }
     return op.operands[0] if same_type(op.operands[0], op, r) and still[op.opcode]() else None
+
+
+def _window_of_constant(op: Op, r: Rewriter) -> int | None:
+    """A sum over windows of one number counts what lies inside of them."""
+    return window_of_constant(scalar(op.operands[0], r), op, r)
+
+
+def _decided_selection(op: Op, r: Rewriter) -> int | None:
+    """A selection between two cases by a known condition."""
+    which = scalar(op.operands[0], r)
+    if not isinstance(which, bool) or len(op.operands) != 3 or not same_type(op.operands[1 + which], op, r):
+        return None
+    return op.operands[1 + which]
 
 
 def _double_negation(op: Op, r: Rewriter) -> int | None:
@@ -323,6 +337,7 @@ RULES: tuple[RewriteRule, ...] = (
         *("concatenate", "integer_pow", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min"),
     ),
     _rule(_neutral, *_NEUTRAL),
+    _rule(_decided_selection, "select_n"),
     _rule(_double_negation, "neg", "not"),
     _rule(_there_and_back, "convert_element_type"),
     _rule(_convert_chain, "convert_element_type"),
@@ -334,6 +349,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(unit_axes_before_transpose, "broadcast_in_dim"),
     _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
     _rule(squeeze_before_transpose, "squeeze"),
+    _rule(_window_of_constant, "reduce_window_sum"),
     _rule(_slice_of_slice, "slice"),
     _rule(_pad_into_convolution, "conv_general_dilated"),
     _rule(_scalar_operand, *_SPREADABLE),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..ir.affine import linearize, var
-from ..ir.loop import Alloc, Apply, Block, Buffer, Iter, LoopFunc, Read, blocks, buffers, walk
+from ..ir.loop import Alloc, Apply, Block, Buffer, Iter, LoopFunc, Read, blocks, buffers, reads, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,22 @@ def written_variable(block: Block, axis: int) -> Iter | None:
     """The iterator that a Block writes along an axis, if it is exactly one."""
     name = block.write.index[axis].single_variable()
     return block.iterator(name) if name else None
+
+
+def shared_rows(parts: Anatomy) -> list[Iter]:
+    """Leading iterators of the root that every Block has as its own leading data iterators."""
+    shared: list[Iter] = []
+    for axis, it in enumerate(parts.root.iters):
+        for block in parts.all_blocks:
+            if len(block.iters) <= axis or block.iters[axis] != it or len(block.write.index) <= axis:
+                return shared
+            if block.write.index[axis].single_variable() != it.name:
+                return shared
+            for read in reads(block.value):
+                if read.buffer in parts.temporaries and read.index[axis].single_variable() != it.name:
+                    return shared
+        shared.append(it)
+    return shared
 
 
 @dataclass(frozen=True, slots=True)

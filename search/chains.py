@@ -13,16 +13,17 @@ MAX_CHAIN = 1024
 sum in parts of a few hundred; the accuracy contract allows twice its error."""
 
 
-def reduction_loops(update: Block, reduce: Sequence[Iter], unroll: int) -> list[Step]:
-    """Split a reduction whose result is in registers into loops, the last one by ``unroll``.
+def reduction_loops(update: Block, reduce: Sequence[Iter], unroll: int, registers: bool = True) -> list[Step]:
+    """Split a reduction into loops, the last one by ``unroll``.
 
-    Where more than `MAX_CHAIN` values are summed, parts of the sum get registers of their own and are added to the
+    Where more than `MAX_CHAIN` values are summed, parts of the sum get a buffer of their own and are added to the
     result, which is then kept in the cache.
 
     Args:
         update: the Block that sums.
         reduce: the reduce iterators that become loops, outermost first.
         unroll: steps of the last iterator that one iteration of the innermost loop makes.
+        registers: whether what is summed up is in registers; else it is in the cache.
     """
     if not reduce:
         return []
@@ -35,12 +36,10 @@ def reduction_loops(update: Block, reduce: Sequence[Iter], unroll: int) -> list[
     if not long:
         return steps
     buffer = update.write.buffer
-    return [
-        *steps,
-        Step("accumulate", update.name, (f"{update.name}.{_summed(reduce).name}",)),
-        Step("set_scope", f"{buffer}.a", ("register",)),
-        Step("set_scope", buffer, ("cache",)),
-    ]
+    steps.append(Step("accumulate", update.name, (f"{update.name}.{_summed(reduce).name}",)))
+    if registers:
+        steps += [Step("set_scope", f"{buffer}.a", ("register",)), Step("set_scope", buffer, ("cache",))]
+    return steps
 
 
 def _part(extent: int, unroll: int) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ..ir.loop import Block, Iter, LoopFunc, reads
+from dataclasses import replace
+
+from ..ir.loop import Access, Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import Anatomy, anatomy
+from .anatomy import Anatomy, anatomy, shared_rows
+from .chains import reduction_loops
 from .sketch import Decisions, Sketch
 from .steps import share
 
@@ -18,7 +21,7 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     parts = anatomy(func)
     if parts is None or not parts.reductions:
         return None
-    leading = _shared_rows(parts)
+    leading = shared_rows(parts)
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
     lanes = target.vector_bits // 32
@@ -31,22 +34,6 @@ def _along_memory(reduction: Block) -> bool:
     """Whether the innermost reduced values of an operand are neighbours in memory, so that they fill vectors."""
     last = [i for i in reduction.iters if i.kind == "reduce"][-1:]
     return any(r.index and r.index[-1].coefficient(i.name) == 1 for i in last for r in reads(reduction.value))
-
-
-def _shared_rows(parts: Anatomy) -> list[Iter]:
-    """Leading iterators of the root that every Block has as its own leading data iterators."""
-    shared: list[Iter] = []
-    for axis, it in enumerate(parts.root.iters):
-        for block in parts.all_blocks:
-            if len(block.iters) <= axis or block.iters[axis] != it or len(block.write.index) <= axis:
-                return shared
-            if block.write.index[axis].single_variable() != it.name:
-                return shared
-            for read in reads(block.value):
-                if read.buffer in parts.temporaries and read.index[axis].single_variable() != it.name:
-                    return shared
-        shared.append(it)
-    return shared
 
 
 def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> Trace:
@@ -62,27 +49,29 @@ def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, targ
             continue
         last = own[-1]
         if block.monoid is not None and last.kind == "reduce":
-            steps += _lane_reduction(block, last, wide, lanes)
+            steps += _lane_reduction(block, [i for i in own if i.kind == "reduce"], wide, lanes)
         else:
             steps.append(Step("vectorize", block.name, (last.name,)))
     named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
     return (*steps, *(share(named, target.threads) if named else ()))
 
 
-def _lane_reduction(block: Block, last: Iter, most: int, lanes: int) -> list[Step]:
+def _lane_reduction(block: Block, reduce: list[Iter], most: int, lanes: int) -> list[Step]:
     """Partial results in the lanes of a few vectors, as many as divide the range where that is possible."""
+    *outer, last = reduce
     most = min(most, last.extent // lanes * lanes)
     if most == 0:
         return []
     wide = next((w for w in range(most, 0, -lanes) if last.extent % w == 0), most)
     lane = f"{last.name}.l"
+    partial = replace(block, name=f"{block.name}.p", write=Access(f"{block.write.buffer}.p", block.write.index))
     steps = [
         Step("rfactor", block.name, (last.name, wide)),
         Step("vectorize", f"{block.name}.p_init", (lane,)),
-        Step("split", f"{block.name}.p", (last.name, 1)),
-        Step("vectorize", f"{block.name}.p", (lane,)),
+        Step("vectorize", partial.name, (lane,)),
         Step("vectorize", block.name, (lane,)),
-        Step("set_scope", f"{block.write.buffer}.p", ("register",)),
+        Step("set_scope", partial.write.buffer, ("register",)),
+        *reduction_loops(partial, [*outer, replace(last, extent=last.extent // wide)], 1),
     ]
     if last.extent % wide:
         steps.append(Step("vectorize", f"{block.name}.rest", (last.name,)))

@@ -11,6 +11,7 @@ from ..ir.loop import LoopFunc, blocks
 from ..ir.target import Target
 from ..passes.schedule import Step
 from .channelwise import channelwise
+from .columns import columns
 from .contraction import contraction
 from .elementwise import elementwise
 from .planes import planes
@@ -28,4 +29,4 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("plain", {}, {}, lambda _: tuple(steps))
 
 
-RULES: tuple[SketchRule, ...] = (contraction, channelwise, planes, rows, elementwise, plain)
+RULES: tuple[SketchRule, ...] = (contraction, columns, channelwise, planes, rows, elementwise, plain)

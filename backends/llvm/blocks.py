@@ -257,21 +257,29 @@ class BlockEmitter(BlockStores):
         if wide is None or wide.name not in resolved.variables():
             first = self.scopes.value(self._at(expr.expr, point))
             return self._convert_index(first, I64, vtype(expr.dtype)), vtype(expr.dtype)
-        indices = vtype("int64", self.lanes)
         step = resolved.coefficient(wide.name)
         if wide.name in (resolved - var(wide.name) * step).variables():
-            values = "poison"
-            for lane in range(self.lanes):
-                at = {**point, wide.name: point[wide.name] + lane}
-                values = b.insert(indices, values, self.scopes.value(self._at(expr.expr, at)), lane)
-        else:
-            first = self._widen((self.scopes.value(self._at(expr.expr, point)), I64), indices)
-            values = b.op("add", indices, first, b.lanes([step * i for i in range(self.lanes)], indices))
+            return self._scattered_index(expr, point)
+        # Sums that wrap give the same low bits, so that int32 needs no wider lanes.
+        indices = vtype("int32" if expr.dtype == "int32" else "int64", self.lanes)
+        first = self._convert_index(self.scopes.value(self._at(expr.expr, point)), I64, vtype(indices.dtype))
+        lanes = b.lanes([step * i for i in range(self.lanes)], indices)
+        values = b.op("add", indices, self._widen((first, vtype(indices.dtype)), indices), lanes)
         t = vtype(expr.dtype, self.lanes)
         return self._convert_index(values, indices, t), t
 
+    def _scattered_index(self, expr: IndexValue, point: Point) -> Value:
+        """An index that does not grow evenly along the lanes."""
+        assert self._wide is not None
+        b, t = self.builder, vtype(expr.dtype, self.lanes)
+        indices, values = vtype("int64", self.lanes), "poison"
+        for lane in range(self.lanes):
+            at = {**point, self._wide.name: point[self._wide.name] + lane}
+            values = b.insert(indices, values, self.scopes.value(self._at(expr.expr, at)), lane)
+        return self._convert_index(values, indices, t), t
+
     def _convert_index(self, value: str, source: VType, t: VType) -> str:
-        if t.dtype == "int64":
+        if t.dtype == source.dtype:
             return value
         return elementwise.apply(self.builder, "convert_element_type", t, [source], [value], ())
 

@@ -109,7 +109,7 @@ def test_softmax_is_one_region():
     graph = _graph(lambda x: jnp.exp(x - x.max(-1, keepdims=True)) * 2, (4, 9))
     (region,) = group(graph, SUPPORTED)
     assert region.kind == "rows"
-    assert (region.full, region.rows) == ((4, 9), 1)
+    assert (region.full, region.kept) == ((4, 9), (0,))
 
 
 def test_a_result_that_two_read_ends_its_region():
