@@ -22,12 +22,12 @@ class BlockStores(BlockMemory):
 
     def _target(self) -> tuple[Place, FlatAccess]:
         place = self.memory.places[self.block.write.buffer]
-        known = self._flat.get(0)
+        known = self._flat.get((0, ()))
         if known is None:
             known = flatten(
                 place.buffer, self.block.write.index, self.scopes, frozenset(i.name for i in self.block.iters)
             )
-            self._flat[0] = known
+            self._flat[0, ()] = known
         return place, known
 
     def _load_written(self, point: Point) -> Value:
