@@ -19,7 +19,7 @@ from typing import Literal
 
 from .affine import AffineExpr, Range
 
-Scope = Literal["global", "constant", "cache", "register"]
+Scope = Literal["global", "constant", "cache", "register", "stream"]
 LoopKind = Literal["serial", "parallel", "unroll", "grid"]
 IterKind = Literal["data", "reduce"]
 GuardMode = Literal["zero", "skip"]
@@ -50,7 +50,8 @@ class Buffer:
         dtype: element type (see `ir.dtypes`).
         scope: the memory it lives in: ``global``; ``constant``: a parameter whose contents are known when the program
             is built, so that `pack` may lay it out anew; ``cache``: private to one thread, sized for L1 or L2;
-            ``register``: promoted to registers, accessed with constant whole-vector indices only.
+            ``register``: promoted to registers, accessed with constant whole-vector indices only; ``stream``: an
+            output whose elements are stored once and not read, past the caches.
         packing: for a ``constant`` parameter, the layout changes that were applied to the array, first one first;
             ``shape`` is the packed shape.
     """

@@ -31,7 +31,6 @@ from .loop import (
     LoopFunc,
     LoopKind,
     Read,
-    Scope,
     Stmt,
     Where,
     bound_ranges,
@@ -129,8 +128,8 @@ def parameters(p: Program) -> Iterator[Fault]:
         yield func.body, f"expected 1..{len(func.params)} outputs, found {func.num_outputs}"
         return
     for buffer in func.outputs:
-        if buffer.scope != "global":
-            yield buffer, f"expected the output {buffer.name} in global memory, found {buffer.scope}"
+        if buffer.scope not in ("global", "stream"):
+            yield buffer, f"expected the output {buffer.name} in global memory or streamed, found {buffer.scope}"
     for buffer in func.inputs:
         if buffer.scope not in ("global", "constant"):
             yield buffer, f"expected the input {buffer.name} in global or constant memory, found {buffer.scope}"
@@ -144,7 +143,7 @@ def allocations(p: Program) -> Iterator[Fault]:
     for site in p.sites:
         if isinstance(site.stmt, Alloc):
             buffer = site.stmt.buffer
-            if buffer.scope not in get_args(Scope) or buffer.scope == "constant":
+            if buffer.scope not in ("global", "cache", "register"):
                 yield buffer, f"expected {buffer.name} in global, cache or register memory, found {buffer.scope}"
             if buffer.packing:
                 yield buffer, f"expected packing on constants only, found it on {buffer.name}"
@@ -371,6 +370,7 @@ RULES: tuple[Callable[[Program], Iterable[Fault]], ...] = (
     verify_blocks.distinct_elements,
     verify_blocks.initialised,
     verify_blocks.outputs_written,
+    verify_blocks.streams,
     verify_memory.self_reads,
     verify_memory.indices_inside,
     verify_memory.registers,

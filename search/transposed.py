@@ -8,7 +8,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy, stride_of
 from .sketch import Decisions, Sketch
-from .steps import share, trips
+from .steps import share, store_choices, stored, trips
 
 
 def transposed(func: LoopFunc, target: Target) -> Sketch | None:
@@ -20,8 +20,11 @@ def transposed(func: LoopFunc, target: Target) -> Sketch | None:
     if across is None:
         return None
     lanes = target.vector_bits // 32
-    default: Decisions = {"rows": 2, "columns": 8, "order": "rows"}
-    choices = {"rows": (1, 2, 4), "columns": (1, 2, 4, 8), "order": ("rows", "columns")}
+    stores = store_choices(parts, target)
+    # Operands are read in rows, as many at once as pages can be kept track of; results that caches take may be wider.
+    rows, columns = (4, 2) if stores[0] == "streamed" else (2, 4)
+    default: Decisions = {"rows": rows, "columns": columns, "order": "columns", "stores": stores[0]}
+    choices = {"rows": (1, 2, 4), "columns": (1, 2, 4, 8), "order": ("rows", "columns"), "stores": stores}
     return Sketch("transposed", choices, default, lambda d: _transposed_trace(parts, across, d, lanes, target))
 
 
@@ -50,4 +53,4 @@ def _transposed_trace(parts: Anatomy, across: Iter, d: Decisions, lanes: int, ta
     steps = [Step("split", root, (i.name, size)) for i, size in loops]
     steps.append(Step("vectorize", root, (across.name,)))
     named = [(f"{root}.{i.name}", trips(i, size), i.extent % size != 0) for i, size in loops]
-    return (*steps, *share(named, target.threads))
+    return (*steps, *share(named, target.threads), *stored(parts, d))

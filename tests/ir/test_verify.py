@@ -285,6 +285,17 @@ def test_choices() -> None:
     refused(body("block b [i: 0..8]", "  y[i] = where{j >= 0}(x[i], x[i])"), "variables_in_scope", "found j")
 
 
+def test_streams() -> None:
+    streamed = ONE.replace("output y: float32[8]", "output y: float32[8] stream")
+    copied = "  block b [i: 0..8]\n    y[i] = x[i]\n"
+    verify(parse_ir(streamed + copied))
+    refused(
+        parse_ir(streamed + copied + "  block c [i: 0..8]\n    y[i] max= x[i]\n"), "streams", "y, which is streamed"
+    )
+    refused(parse_ir(streamed + copied + "  block c []\n    y[0] = neg(y[1])\n"), "streams", "y, which is streamed")
+    refused(body("alloc t: float32[8] stream", "  pass"), "allocations", "found stream")
+
+
 def test_every_rule_has_a_test() -> None:
     tested = {name.removeprefix("test_") for name in globals()}
     assert {rule.__name__ for rule in RULES if rule.__module__ != verify_memory.__name__} <= tested
