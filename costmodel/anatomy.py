@@ -9,7 +9,22 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
-from ..ir.loop import Apply, Block, Expr, IndexValue, LoopFunc, Read, blocks, buffers, reads
+from ..ir.loop import (
+    Apply,
+    Block,
+    Expr,
+    Index,
+    IndexValue,
+    Let,
+    LoopFunc,
+    Read,
+    Where,
+    blocks,
+    buffers,
+    chosen_reads,
+    operands,
+    reads,
+)
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -31,6 +46,7 @@ class Access:
         strides: int[axes, columns], how far one step of each column's iterator moves along each axis.
         shape: int[axes], extents of the buffer.
         itemsize: bytes per element.
+        share: the part of the box at which it happens, less than 1 for one part of what is put together.
     """
 
     buffer: str
@@ -40,6 +56,7 @@ class Access:
     strides: np.ndarray
     shape: np.ndarray
     itemsize: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,6 +180,8 @@ def _cycles(block: Block, main: bool) -> float:
         if isinstance(expr, Apply) and _varies(expr, inner):
             total += 0.0 if free and expr.op == "mul" else _COSTLY.get(expr.op, _CHEAP_CYCLES)
             pending += [(arg, False) for arg in expr.args]
+        elif isinstance(expr, Where | Let):
+            pending += [(part, False) for part in operands(expr)]
     return total
 
 
@@ -177,8 +196,9 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
     params = {b.name for b in func.params}
     out: dict[tuple[object, ...], Access] = {}
     for number, block in enumerate(found):
-        pairs = [(r.buffer, r.index, False) for r in _distinct(block.value)]
-        for name, index, writes in [*pairs, (block.write.buffer, block.write.index, True)]:
+        parts = {id(r) for r, conditions in chosen_reads(block.value) if conditions}
+        pairs = [(r.buffer, r.index, False, id(r) in parts) for r in _distinct(block.value)]
+        for name, index, writes, part in [*pairs, (block.write.buffer, block.write.index, True, False)]:
             strides = np.zeros((len(index), len(columns)), int)
             for axis, expr in enumerate(index):
                 for variable in expr.variables():
@@ -188,8 +208,16 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
             buffer = table[name]
             shape = np.array(buffer.shape, int)
             size = dtypes.itemsize(buffer.dtype)
-            out[key] = Access(name, number, name not in params, writes, strides, shape, size)
+            share = _share(block, index, shape) if part else 1.0
+            out[key] = Access(name, number, name not in params, writes, strides, shape, size, share)
     return list(out.values())
+
+
+def _share(block: Block, index: Index, shape: np.ndarray) -> float:
+    """The part of a box at which one of several parts is read: as many points as that has elements."""
+    names = {n for e in index for n in e.variables()}
+    points = math.prod(i.extent for i in block.iters if i.name in names)
+    return min(1.0, float(np.prod(shape, dtype=float)) / max(points, 1))
 
 
 def _stride(expr: AffineExpr, variable: str) -> int:

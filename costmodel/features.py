@@ -80,6 +80,8 @@ _LANE_TAIL_CYCLES = 30.0
 """For what is left of a reduction when the lanes don't divide it, per tile."""
 _TRANSPOSED_CYCLES = 8.0
 """For a vector of results that is accumulated in one buffer and read, transposed, from another."""
+_LINE_LOADS = 16.0
+"""Loads that a lane takes which lies in a cache line of its own, where nothing is computed that hides it."""
 _PICKED_STRIDE = 4
 """Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
 _DISPATCH_S = 1.5e-6
@@ -255,6 +257,8 @@ class FeatureExtractor:
             moves = np.where(nests.vector >= 0, access.strides[:, nests.vector].any(axis=0), False)
             gathers = moves & (inner != 1) & ~nests.packed
             picked = gathers & (inner > 1) & (inner <= _PICKED_STRIDE)
+            apart = gathers & ~picked & ~self.work.reduces.any()
+            elements = elements * access.share * np.where(apart, _LINE_LOADS, 1.0)
             # Of an access that strides along its last axis, elements between those in use count as well.
             vectors = elements * tile.vectors / np.maximum(tile.vector_values, 1)
             total += np.where((moves & ~gathers) | picked, vectors, elements)

@@ -57,6 +57,12 @@ _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and
 _PLACES = frozenset(("argmax", "argmin"))
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
+_MOVES = frozenset(
+    "concatenate pad gather dynamic_slice dynamic_update_slice transpose rev slice broadcast_in_dim".split()
+)
+"""Operations that only move elements; XLA runs them in one loop with the elementwise operations around them."""
+_TRANSPOSED = 2.0
+"""How many times as long a transposition of the last axis takes as a copy."""
 
 
 def predict_xla(region: Graph, target: Target) -> float:
@@ -169,15 +175,30 @@ def _streaming(size: int, target: Target) -> float:
 
 
 def _loops(region: Graph, target: Target) -> float:
-    """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
+    """Seconds of the elementwise parts and of moving: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
+    fused = ELEMENTWISE | _FREE | _MOVES
     seconds = 0.0
     for op in region.ops:
-        if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
+        if op.opcode not in (ELEMENTWISE - _FREE) | _MOVES:
             continue
         if op.opcode in _MATH_PER_S:
             seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
-        if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
-            seconds += _KERNEL_S + _streaming(2 * region.types[op.result].nbytes, target)
+        ends = op.result in outputs or any(u.opcode not in fused for u in users)
+        if ends and (op.opcode in ELEMENTWISE or op.result in outputs):
+            seconds += _KERNEL_S + _streaming(2 * _moved(region, op), target) * _slowdown(op)
     return seconds
+
+
+def _moved(region: Graph, op: Op) -> int:
+    """Bytes of its result that a loop writes; what is updated is written in place where it may be."""
+    return region.types[op.operands[1] if op.opcode == "dynamic_update_slice" else op.result].nbytes
+
+
+def _slowdown(op: Op) -> float:
+    """How many times as long moving takes as a copy."""
+    if op.opcode != "transpose":
+        return 1.0
+    order = [axis for axis, extent in zip(op.params["permutation"], op.type.shape, strict=True) if extent != 1]
+    return _TRANSPOSED if order and order[-1] != max(order) else 1.0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .affine import AffineExpr, FloorDiv, Range, constant, var
-from .loop import Block, For
+from .loop import Block, For, bound_ranges
 
 # How many conditions one proof may combine, and the largest domain that is enumerated (a millisecond or so).
 _DEPTH = 2
@@ -68,6 +68,8 @@ class Facts:
             if it.limit is not None:
                 high = min(high, it.limit.bounds(self.ranges)[1] - 1)
             facts = facts._with(it.name, (low, high), it.lower, it.extent)
+        for name, values in bound_ranges(block.value).items():
+            facts = facts._with(name, values, None, values[1] + 1)
         return facts.assume([i.limit - 1 - var(i.name) for i in block.iters if i.limit is not None])
 
     def _with(self, name: str, values: Range, lower: AffineExpr | None, extent: int) -> Facts:

@@ -25,11 +25,13 @@ from .loop import (
     If,
     Index,
     IndexValue,
+    Let,
     LoopFunc,
     Pack,
     Read,
     Seq,
     Stmt,
+    Where,
 )
 from .monoid import MONOIDS
 
@@ -216,6 +218,16 @@ class _Machine:
                 if expr.op not in interp_ops.NAMES:
                     raise InterpError(f"expected a known function in {block.name}, found {expr.op}")
                 return interp_ops.apply(expr.op, args, expr.dtype, expr.params)
+            case Where():
+                holds = _all_hold((expr.condition,), points, count)
+                found = np.empty(count, dtypes.to_numpy(expr.dtype))
+                for part, chosen in ((expr.then, holds), (expr.orelse, ~holds)):
+                    found[chosen] = self.value(block, part, _select(points, chosen), int(chosen.sum()))
+                return found
+            case Let():
+                value = self.value(block, expr.value, points, count)
+                bound = np.array([min(max(int(v), 0), expr.extent - 1) for v in value], np.int64)
+                return self.value(block, expr.body, {**points, expr.name: bound}, count)
 
 
 def _box(block: Block, env: Mapping[str, int]) -> tuple[Points, int]:

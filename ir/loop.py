@@ -19,7 +19,7 @@ from typing import Literal
 
 from .affine import AffineExpr, Range
 
-Scope = Literal["global", "constant", "cache", "register"]
+Scope = Literal["global", "constant", "cache", "register", "stream"]
 LoopKind = Literal["serial", "parallel", "unroll", "grid"]
 IterKind = Literal["data", "reduce"]
 GuardMode = Literal["zero", "skip"]
@@ -50,7 +50,8 @@ class Buffer:
         dtype: element type (see `ir.dtypes`).
         scope: the memory it lives in: ``global``; ``constant``: a parameter whose contents are known when the program
             is built, so that `pack` may lay it out anew; ``cache``: private to one thread, sized for L1 or L2;
-            ``register``: promoted to registers, accessed with constant whole-vector indices only.
+            ``register``: promoted to registers, accessed with constant whole-vector indices only; ``stream``: an
+            output whose elements are stored once and not read, past the caches.
         packing: for a ``constant`` parameter, the layout changes that were applied to the array, first one first;
             ``shape`` is the packed shape.
     """
@@ -114,7 +115,47 @@ class Apply:
     params: tuple[int | str, ...] = ()
 
 
-Expr = Const | Read | IndexValue | Apply
+@dataclass(frozen=True, slots=True, eq=False)
+class Where:
+    """``then`` where ``condition >= 0``, else ``orelse``; only the one that is chosen touches memory.
+
+    What is put together from parts (a concatenation, an array with a border) is written so. Code generation cuts boxes
+    and loops where a condition changes (`passes.choose`), so that no choice is left inside.
+    """
+
+    condition: AffineExpr
+    then: Expr
+    orelse: Expr
+
+    @property
+    def dtype(self) -> str:
+        """Element type of both."""
+        return self.then.dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Let:
+    """``body``, in whose index expressions ``name`` is ``min(max(value, 0), extent - 1)``: a data-dependent index.
+
+    Args:
+        name: distinct from every loop and iterator.
+        value: an integer.
+        extent: how many values the name can take, at least 1; this is what proves that an index stays in its buffer.
+        body: reads only inputs with indices that use the name.
+    """
+
+    name: str
+    value: Expr
+    extent: int
+    body: Expr
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the body."""
+        return self.body.dtype
+
+
+Expr = Const | Read | IndexValue | Apply | Where | Let
 
 
 # ---- statements
@@ -310,33 +351,82 @@ def rewrite(stmt: Stmt, f: Callable[[Stmt], Stmt | None]) -> Stmt | None:
     return None if new is None else f(new)
 
 
+def operands(expr: Expr) -> tuple[Expr, ...]:
+    """The scalar expressions directly inside one."""
+    match expr:
+        case Apply():
+            return expr.args
+        case Where():
+            return (expr.then, expr.orelse)
+        case Let():
+            return (expr.value, expr.body)
+        case _:
+            return ()
+
+
+def subexpressions(expr: Expr) -> Iterator[Expr]:
+    """``expr`` and everything inside it, outermost first."""
+    yield expr
+    for inner in operands(expr):
+        yield from subexpressions(inner)
+
+
 def reads(expr: Expr) -> Iterator[Read]:
     """All reads in a scalar expression."""
+    return (e for e in subexpressions(expr) if isinstance(e, Read))
+
+
+def chosen_reads(expr: Expr, chosen: Index = ()) -> Iterator[tuple[Read, Index]]:
+    """All reads in a scalar expression, each with what choices around it say: conditions ``>= 0``."""
     if isinstance(expr, Read):
-        yield expr
-    elif isinstance(expr, Apply):
-        for arg in expr.args:
-            yield from reads(arg)
+        yield expr, chosen
+    elif isinstance(expr, Where):
+        yield from chosen_reads(expr.then, (*chosen, expr.condition))
+        yield from chosen_reads(expr.orelse, (*chosen, -expr.condition - 1))
+    else:
+        for inner in operands(expr):
+            yield from chosen_reads(inner, chosen)
+
+
+def bound_ranges(expr: Expr) -> dict[str, Range]:
+    """Inclusive interval of every name that is bound inside a scalar expression."""
+    found: dict[str, Range] = {}
+    for e in subexpressions(expr):
+        if isinstance(e, Let):
+            found[e.name] = (0, max(e.extent - 1, found.get(e.name, (0, 0))[1]))
+    return found
 
 
 def map_expr(expr: Expr, f: Callable[[Expr], Expr]) -> Expr:
     """Rebuild a scalar expression bottom-up."""
-    if isinstance(expr, Apply):
-        args = tuple(map_expr(a, f) for a in expr.args)
-        if any(a is not b for a, b in zip(args, expr.args, strict=True)):
-            expr = replace(expr, args=args)
+    old = operands(expr)
+    new = tuple(map_expr(e, f) for e in old)
+    if any(a is not b for a, b in zip(new, old, strict=True)):
+        match expr:
+            case Apply():
+                expr = replace(expr, args=new)
+            case Where():
+                expr = replace(expr, then=new[0], orelse=new[1])
+            case Let():
+                expr = replace(expr, value=new[0], body=new[1])
+            case _:
+                pass
     return f(expr)
 
 
 def map_indices(expr: Expr, f: Callable[[AffineExpr], AffineExpr]) -> Expr:
-    """Apply ``f`` to every index and guard expression of a scalar expression."""
+    """Apply ``f`` to every index, guard and condition of a scalar expression."""
 
     def visit(e: Expr) -> Expr:
-        if isinstance(e, Read):
-            return replace(e, index=tuple(map(f, e.index)), guard=tuple(map(f, e.guard)))
-        if isinstance(e, IndexValue):
-            return replace(e, expr=f(e.expr))
-        return e
+        match e:
+            case Read():
+                return replace(e, index=tuple(map(f, e.index)), guard=tuple(map(f, e.guard)))
+            case IndexValue():
+                return replace(e, expr=f(e.expr))
+            case Where():
+                return replace(e, condition=f(e.condition))
+            case _:
+                return e
 
     return map_expr(expr, visit)
 
@@ -389,11 +479,11 @@ def iter_range(it: Iter, ranges: Mapping[str, Range]) -> Range:
 
 
 def box_ranges(block: Block, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """``ranges`` extended by the Block's iterators."""
+    """``ranges`` extended by the Block's iterators and the names that its value binds."""
     out = dict(ranges)
     for it in block.iters:
         out[it.name] = iter_range(it, out)
-    return out
+    return out | bound_ranges(block.value)
 
 
 def buffers(func: LoopFunc) -> dict[str, Buffer]:

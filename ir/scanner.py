@@ -10,7 +10,7 @@ from typing import TypeVar, get_args
 
 from . import elementwise
 from .affine import AffineExpr, Atom, FloorDiv, Mod, Term
-from .loop import Apply, Buffer, Const, Expr, Index, IndexValue, Iter, Pack, Read, Scope
+from .loop import Apply, Buffer, Const, Expr, Index, IndexValue, Iter, Let, Pack, Read, Scope, Where
 
 INDENT = "  "
 NAME = r"[A-Za-z_][\w#']*(?:\.[\w#']+)*"
@@ -263,7 +263,34 @@ class Line:
             self.need(")")
             self.need(":")
             return IndexValue(expr, self.name())
+        if name == "where":
+            return self._where()
+        if name == "let":
+            return self._let()
         return self._apply(name)
+
+    def _where(self) -> Where:
+        self.need("{")
+        condition = self._condition()
+        self.need("}")
+        self.need("(")
+        parts = self._listed(self.expression, ")")
+        if len(parts) != 2:
+            raise self.fail("two parts to choose from")
+        return Where(condition, *parts)
+
+    def _let(self) -> Let:
+        self.need("{")
+        name = self.name()
+        self.need("<")
+        extent = self.integer()
+        self.need("=")
+        value = self.expression()
+        self.need("}")
+        self.need("(")
+        body = self.expression()
+        self.need(")")
+        return Let(name, value, extent, body)
 
     def _constant(self) -> Const:
         value = self._literal()

@@ -17,7 +17,8 @@
 
 An iterator is written ``name: first..end`` where its first value is a constant, else ``name: first..+extent``, followed
 by its limit. ``for`` is a serial loop, the other kinds have their names; several bounds are written
-``max(a, b)..min(c, d)``. The element type of a read, and the result type of a function, stand there only where they do
+``max(a, b)..min(c, d)``. ``where{j - 4 >= 0}(a, b)`` chooses, ``let{r < 10 = ids[i]}(x[r, j])`` binds an index between
+0 and 9. The element type of a read, and the result type of a function, stand there only where they do
 not follow from the operands.
 """
 
@@ -29,7 +30,25 @@ from collections.abc import Iterable
 
 from . import dtypes, elementwise
 from .affine import AffineExpr
-from .loop import Alloc, Apply, Block, Buffer, Const, Expr, For, If, Index, IndexValue, Iter, LoopFunc, Read, Seq, Stmt
+from .loop import (
+    Alloc,
+    Apply,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    Index,
+    IndexValue,
+    Iter,
+    Let,
+    LoopFunc,
+    Read,
+    Seq,
+    Stmt,
+    Where,
+)
 from .parser import VERSION_LINE, parse_ir
 from .scanner import INDENT, ParseError
 
@@ -192,6 +211,26 @@ class _Printer:
                 return f"index({self.affine(expr.expr)}):{expr.dtype}"
             case Apply():
                 return self.apply(expr)
+            case Where():
+                return (
+                    f"where{{{self.conditions((expr.condition,))}}}({self.expr(expr.then)}, {self.expr(expr.orelse)})"
+                )
+            case Let():
+                return self.let(expr)
+
+    def let(self, let: Let) -> str:
+        value = self.expr(let.value)
+        shadowed = self.variables.get(let.name)
+        self.variables[let.name] = name = self.define(let.name, "v")
+        if self.canonical:
+            self.texts = {}
+        body = self.expr(let.body)
+        if self.canonical:
+            self.texts = {}
+        self.variables.pop(let.name)
+        if shadowed is not None:
+            self.variables[let.name] = shadowed
+        return f"let{{{name} < {let.extent} = {value}}}({body})"
 
     def read(self, read: Read) -> str:
         text = f"{self.buffer_name(read.buffer)}[{self.affines(read.index)}]"

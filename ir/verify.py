@@ -27,12 +27,16 @@ from .loop import (
     If,
     IndexValue,
     IterKind,
+    Let,
     LoopFunc,
     LoopKind,
     Read,
-    Scope,
     Stmt,
+    Where,
+    bound_ranges,
+    operands,
     reads,
+    subexpressions,
 )
 from .scanner import NAME
 from .sites import Fault, Program, Site, program
@@ -124,8 +128,8 @@ def parameters(p: Program) -> Iterator[Fault]:
         yield func.body, f"expected 1..{len(func.params)} outputs, found {func.num_outputs}"
         return
     for buffer in func.outputs:
-        if buffer.scope != "global":
-            yield buffer, f"expected the output {buffer.name} in global memory, found {buffer.scope}"
+        if buffer.scope not in ("global", "stream"):
+            yield buffer, f"expected the output {buffer.name} in global memory or streamed, found {buffer.scope}"
     for buffer in func.inputs:
         if buffer.scope not in ("global", "constant"):
             yield buffer, f"expected the input {buffer.name} in global or constant memory, found {buffer.scope}"
@@ -139,7 +143,7 @@ def allocations(p: Program) -> Iterator[Fault]:
     for site in p.sites:
         if isinstance(site.stmt, Alloc):
             buffer = site.stmt.buffer
-            if buffer.scope not in get_args(Scope) or buffer.scope == "constant":
+            if buffer.scope not in ("global", "cache", "register"):
                 yield buffer, f"expected {buffer.name} in global, cache or register memory, found {buffer.scope}"
             if buffer.packing:
                 yield buffer, f"expected packing on constants only, found it on {buffer.name}"
@@ -205,42 +209,77 @@ def boxes(p: Program) -> Iterator[Fault]:
 
 
 def variables_in_scope(p: Program) -> Iterator[Fault]:
-    """Index expressions use surrounding loops and, in accesses and guards, the Block's iterators."""
+    """Index expressions use surrounding loops and, in accesses and guards, the Block's iterators and bound names."""
     for site in p.sites:
         loops = {loop.name for loop in site.loops}
-        outer, inner = _expressions(site.stmt)
+        outer, inner = _variables(site.stmt)
         iters = {i.name for i in site.stmt.iters} if isinstance(site.stmt, Block) else set()
-        for exprs, allowed in ((outer, loops), (inner, loops | iters)):
-            unknown = {n for e in exprs for n in e.variables()} - allowed
-            if unknown:
-                yield site.stmt, f"expected variables in scope here, found {', '.join(sorted(unknown))}"
+        for names, allowed in ((outer, loops), (inner, loops | iters)):
+            if names - allowed:
+                yield site.stmt, f"expected variables in scope here, found {', '.join(sorted(names - allowed))}"
 
 
-def _expressions(stmt: Stmt) -> tuple[list[AffineExpr], list[AffineExpr]]:
-    """Expressions over loops only, and expressions over loops and iterators."""
+def _variables(stmt: Stmt) -> tuple[set[str], set[str]]:
+    """Variables of expressions over loops only, and of those over loops and iterators."""
     match stmt:
         case For():
-            return [*stmt.lower, *stmt.upper], []
+            return _names_in(*stmt.lower, *stmt.upper), set()
         case If():
-            return list(stmt.conditions), []
+            return _names_in(*stmt.conditions), set()
         case Block():
             box = [e for i in stmt.iters for e in (i.lower, i.limit) if e is not None]
-            inner = [*stmt.write.index, *stmt.guard]
-            for expr in _subexpressions(stmt.value):
-                if isinstance(expr, Read):
-                    inner += [*expr.index, *expr.guard]
-                elif isinstance(expr, IndexValue):
-                    inner.append(expr.expr)
-            return box, inner
+            return _names_in(*box), _names_in(*stmt.write.index, *stmt.guard) | _free(stmt.value)
         case _:
-            return [], []
+            return set(), set()
 
 
-def _subexpressions(expr: Expr) -> Iterator[Expr]:
-    yield expr
-    if isinstance(expr, Apply):
-        for arg in expr.args:
-            yield from _subexpressions(arg)
+def _names_in(*exprs: AffineExpr) -> set[str]:
+    return {n for e in exprs for n in e.variables()}
+
+
+def _free(expr: Expr) -> set[str]:
+    """Variables of a scalar expression that are not bound inside it."""
+    match expr:
+        case Read():
+            return _names_in(*expr.index, *expr.guard)
+        case IndexValue():
+            return _names_in(expr.expr)
+        case Let():
+            return _free(expr.value) | (_free(expr.body) - {expr.name})
+        case Where():
+            return _names_in(expr.condition) | _free(expr.then) | _free(expr.orelse)
+        case _:
+            return set().union(*map(_free, operands(expr)))
+
+
+def bound_names(p: Program) -> Iterator[Fault]:
+    """What a Let binds is an integer of at least one value, called like no loop or iterator.
+
+    Only inputs are read with it: what is computed inside is placed by affine indices.
+    """
+    loops = {s.stmt.name for s in p.sites if isinstance(s.stmt, For)}
+    inputs = {b.name for b in p.func.inputs}
+    for site, block in p.blocks():
+        iters = {i.name for i in block.iters}
+        for expr in subexpressions(block.value):
+            if isinstance(expr, Let):
+                message = _binding_fault(expr, loops | iters)
+                if message:
+                    yield site.stmt, message
+        bound = bound_ranges(block.value).keys()
+        for read in reads(block.value):
+            if read.buffer not in inputs and _names_in(*read.index, *read.guard) & bound:
+                yield site.stmt, f"expected data-dependent indices of inputs only, found one of {read.buffer}"
+
+
+def _binding_fault(let: Let, taken: set[str]) -> str | None:
+    if let.name in taken or not _NAME.fullmatch(let.name):
+        return f"expected a bound name that no loop or iterator has, found {let.name}"
+    if not dtypes.is_integer(let.value.dtype):
+        return f"expected an integer to bind to {let.name}, found {let.value.dtype}"
+    if type(let.extent) is not int or let.extent < 1:
+        return f"expected an extent of at least 1 for {let.name}, found {let.extent}"
+    return None
 
 
 def buffers_in_scope(p: Program) -> Iterator[Fault]:
@@ -263,7 +302,7 @@ def index_arity(p: Program) -> Iterator[Fault]:
 def expression_types(p: Program) -> Iterator[Fault]:
     """Element types, recomputed from the leaves, are the stated ones; a Block's value has its buffer's type."""
     for site, block in p.blocks():
-        for expr in _subexpressions(block.value):
+        for expr in subexpressions(block.value):
             message = _type_fault(expr, site)
             if message:
                 yield site.stmt, message
@@ -289,6 +328,10 @@ def _type_fault(expr: Expr, site: Site) -> str | None:
                 elementwise.check(expr.op, [a.dtype for a in expr.args], expr.dtype, expr.params)
             except ValueError as error:
                 return str(error)
+        case Where() if expr.then.dtype != expr.orelse.dtype:
+            return f"expected both parts of a choice of one type, found {expr.then.dtype} and {expr.orelse.dtype}"
+        case _:
+            pass
     return None
 
 
@@ -319,6 +362,7 @@ RULES: tuple[Callable[[Program], Iterable[Fault]], ...] = (
     boxes,
     variables_in_scope,
     buffers_in_scope,
+    bound_names,
     index_arity,
     expression_types,
     verify_blocks.inputs_are_read_only,
@@ -326,6 +370,7 @@ RULES: tuple[Callable[[Program], Iterable[Fault]], ...] = (
     verify_blocks.distinct_elements,
     verify_blocks.initialised,
     verify_blocks.outputs_written,
+    verify_blocks.streams,
     verify_memory.self_reads,
     verify_memory.indices_inside,
     verify_memory.registers,

@@ -68,6 +68,15 @@ def initialised(p: Program) -> Iterator[Fault]:
         written.add(block.write.buffer)
 
 
+def streams(p: Program) -> Iterator[Fault]:
+    """What is stored past the caches is neither read nor combined into."""
+    streamed = {b.name for b in p.func.outputs if b.scope == "stream"}
+    for site, block in p.blocks():
+        used = {r.buffer for r in reads(block.value)} | ({block.write.buffer} if block.monoid is not None else set())
+        for name in sorted(used & streamed):
+            yield site.stmt, f"expected {name}, which is streamed, not to be read"
+
+
 def outputs_written(p: Program) -> Iterator[Fault]:
     """Every output that has elements is written by some Block."""
     written = {block.write.buffer for _, block in p.blocks()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .affine import AffineExpr, Atom, FloorDiv, Mod, Range, var
 from .bounds import Facts
-from .loop import Access, Alloc, Block, Buffer, For, Iter, Read, reads, walk
+from .loop import Access, Alloc, Block, Buffer, For, Index, Iter, Read, chosen_reads, reads, walk
 from .sites import Fault, Program, Site, path
 
 
@@ -21,10 +21,12 @@ def indices_inside(p: Program) -> Iterator[Fault]:
         box = p.facts(site)
         # Where a guard fails, nothing is read, and zeros are stored: only the write has to stay inside then.
         body = box.assume(block.guard) if block.guard else box
-        for access in accesses(block):
+        chosen: list[tuple[Access | Read, Index]] = [(block.write, ()), *chosen_reads(block.value)]
+        for access, conditions in chosen:
             facts = body
             if isinstance(access, Read):
-                facts = body.assume(access.guard) if access.guard else body
+                conditions = (*conditions, *access.guard)
+                facts = body.assume(conditions) if conditions else body
             elif block.guard_mode == "zero":
                 facts = box
             shape = site.scope[access.buffer].shape

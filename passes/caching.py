@@ -1,9 +1,8 @@
-"""Primitives on where and how values are kept: set_scope, pack, cache_read, cache_write."""
+"""Primitives on where and how values are kept: set_scope, nontemporal, pack, cache_read, cache_write."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
 from ..ir.affine import AffineExpr, constant, var
 from ..ir.loop import (
@@ -17,7 +16,6 @@ from ..ir.loop import (
     LoopFunc,
     Pack,
     Read,
-    Scope,
     Seq,
     Stmt,
     blocks,
@@ -41,9 +39,29 @@ def set_scope(func: LoopFunc, buffer: str, scope: str) -> LoopFunc:
     known when code is generated; the verifier checks it there.
     """
     alloc = find_alloc(func, buffer)
-    if scope not in get_args(Scope) or scope == "constant":
+    if scope not in ("global", "cache", "register"):
         raise ScheduleError(f"expected one of global, cache, register, found {scope!r}")
     return replace_stmt(func, alloc, replace(alloc, buffer=replace(alloc.buffer, scope=scope)))
+
+
+@primitive
+def nontemporal(func: LoopFunc, buffer: str) -> LoopFunc:
+    """Store an output past the caches: for one that is large and not read again soon.
+
+    Before ``output y: float32[4096, 4096]``; after ``output y: float32[4096, 4096] stream``. Whole vectors at multiples
+    of their size are then stored so, others as before. Lines of memory are written without being read first, and what
+    is in the caches stays there.
+
+    Refuses: anything but an output, and one that some Block reads or combines into.
+    """
+    found = next((b for b in func.outputs if b.name == buffer), None)
+    if found is None or found.scope == "stream":
+        raise ScheduleError(f"expected an output that is not streamed yet, found {buffer}")
+    for block in blocks(func.body):
+        if any(r.buffer == buffer for r in reads(block.value)) or (block.monoid and block.write.buffer == buffer):
+            raise ScheduleError(f"expected {buffer} to be stored once, found it used in {block.name}")
+    params = tuple(replace(b, scope="stream") if b is found else b for b in func.params)
+    return replace(func, params=params)
 
 
 @primitive

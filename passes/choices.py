@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import get_args
 
-from ..ir.loop import Alloc, Block, Buffer, For, LoopFunc, Scope, Stmt, blocks, reads, walk
+from ..ir.loop import Alloc, Block, Buffer, For, LoopFunc, Stmt, blocks, reads, walk
 from .schedule import ScheduleError, Step, apply_step
 from .tiling import MAX_UNROLL
 
@@ -187,9 +186,15 @@ def compute_inline(func: LoopFunc) -> Iterator[Step]:
 def set_scope(func: LoopFunc) -> Iterator[Step]:
     """Each allocated buffer in another memory."""
     for buffer in _allocated(func):
-        for scope in get_args(Scope):
-            if scope not in ("constant", buffer.scope):
+        for scope in ("global", "cache", "register"):
+            if scope != buffer.scope:
                 yield Step("set_scope", buffer.name, (scope,))
+
+
+@enumerates
+def nontemporal(func: LoopFunc) -> Iterator[Step]:
+    """Each output."""
+    return (Step("nontemporal", b.name) for b in func.outputs)
 
 
 @enumerates

@@ -13,7 +13,6 @@ from ..ir.affine import AffineExpr, constant
 from ..ir.loop import (
     Access,
     Alloc,
-    Apply,
     Block,
     Buffer,
     Expr,
@@ -23,12 +22,14 @@ from ..ir.loop import (
     LoopFunc,
     Read,
     Stmt,
+    Where,
     blocks,
     buffers,
     map_block_indices,
     map_expr,
     reads,
     rewrite,
+    subexpressions,
 )
 
 
@@ -137,17 +138,21 @@ def _mergeable(block: Block, pair: tuple[str | None, str | None], shape: tuple[i
 
 
 def _used_elsewhere(block: Block, names: set[str]) -> bool:
-    """Whether guards, or values made of indices, use one of the iterators."""
-    guards = [*block.guard, *(g for r in reads(block.value) for g in r.guard)]
-    return any(e.variables() & names for e in (*guards, *_index_values(block.value)))
+    """Whether guards, choices, or values made of indices, use one of the iterators."""
+    return any(e.variables() & names for e in (*block.guard, *_conditions(block.value)))
 
 
-def _index_values(expr: Expr) -> Iterator[AffineExpr]:
-    if isinstance(expr, IndexValue):
-        yield expr.expr
-    elif isinstance(expr, Apply):
-        for arg in expr.args:
-            yield from _index_values(arg)
+def _conditions(value: Expr) -> Iterator[AffineExpr]:
+    for expr in subexpressions(value):
+        match expr:
+            case Read():
+                yield from expr.guard
+            case IndexValue():
+                yield expr.expr
+            case Where():
+                yield expr.condition
+            case _:
+                pass
 
 
 def _apply(func: LoopFunc, merge: _Merge) -> LoopFunc:

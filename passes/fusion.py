@@ -8,6 +8,7 @@ result, so that what it holds is never stored but once.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, CONTRACTIONS, WINDOWS
+from .lower_moves import JOINS, MAX_PARTS, is_place
 
 _LONGEST_COLUMN = 8192
 """Most values of a column of which a vector's width stays in a second-level cache."""
@@ -65,25 +67,39 @@ def group(graph: Graph, supported: Collection[str]) -> tuple[Region, ...]:
 
 
 def sink_views(graph: Graph) -> Graph:
-    """Give every reader of a broadcast, transposition, slice or padding a copy of its own, for its region to absorb."""
+    """Give every reader of a broadcast, transposition, slice or padding a copy of its own, for its region to absorb.
+
+    The same for concatenations, where the reader takes them element by element: it then reads the parts.
+    """
     ops: list[Op] = []
     cloned: dict[int, Op] = {}
-    next_value = graph.fresh()
+    parts: dict[int, int] = {}
+    fresh = itertools.count(graph.fresh())
+
+    def copied(value: int) -> int:
+        source, name = cloned[value], next(fresh)
+        inner = tuple(copied(v) if v in parts else v for v in source.operands)
+        ops.append(replace(source, operands=inner, results=(name,)))
+        return name
+
     for op in graph.ops:
-        operands = []
-        for value in op.operands:
-            source = cloned.get(value)
-            if source is None:
-                operands.append(value)
-                continue
-            ops.append(replace(source, results=(next_value,)))
-            operands.append(next_value)
-            next_value += 1
-        new = replace(op, operands=tuple(operands))
+        shape = {v: graph.types[v].shape for v in op.operands}
+        taken = [v in cloned and (v not in parts or _takes_elements(op, shape[v])) for v in op.operands]
+        new = replace(op, operands=tuple(copied(v) if t else v for v, t in zip(op.operands, taken, strict=True)))
         ops.append(new)
-        if op.opcode in VIEWS - ALIASES and len(graph.users[op.result]) > 1:
+        if len(graph.users[op.result]) <= 1:
+            continue
+        if op.opcode in VIEWS - ALIASES:
             cloned[op.result] = new
+        elif op.opcode == "concatenate" and sum(parts.get(v, 1) for v in op.operands) <= MAX_PARTS:
+            cloned[op.result], parts[op.result] = op, sum(parts.get(v, 1) for v in op.operands)
     return remove_dead(graph.with_ops(ops))
+
+
+def _takes_elements(op: Op, shape: tuple[int, ...]) -> bool:
+    """Whether each element of an operand of that shape is read once, for one element of the result."""
+    same = not op.opaque and len(op.results) == 1 and op.type.shape == shape
+    return op.opcode == "concatenate" or (same and op.opcode in ELEMENTWISE | IDENTITIES)
 
 
 def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
@@ -117,6 +133,8 @@ class _Grouping:
         types = [self.graph.types[v] for v in (*op.operands, *op.results)]
         if any(t.dtype not in DTYPES or t.size == 0 or t.varying for t in types):
             return None
+        if op.opcode == "concatenate" and len(op.operands) > MAX_PARTS:
+            return None
         if op.opcode in ALIASES:
             return "alias"
         if op.opcode in VIEWS:
@@ -127,7 +145,7 @@ class _Grouping:
             return "reduction"
         if op.opcode in AXIS_REDUCTIONS:
             return "rows" if self._rescalable(op) else "reduction"
-        if op.opcode in IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
+        if op.opcode in JOINS | IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
             return "elementwise"
         return None
 
@@ -231,6 +249,10 @@ class _Grouping:
 
     def _joined(self, feeding: Region, region: Region) -> Region | None:
         """Kind and shape of the union, members left empty; None if no schedule serves both."""
+        joins = self._joins(feeding, region)
+        if joins:
+            fits = all(self._folds(feeding, op, number) for op, number in joins)
+            return replace(region, members=()) if fits else None
         match feeding.kind, region.kind:
             case "view", "view" | "elementwise" | "rows" | "reduction" | "contraction":
                 return replace(region, members=()) if self._absorbs_view(feeding, region) else None
@@ -256,10 +278,33 @@ class _Grouping:
             case _:
                 return None
 
+    def _joins(self, feeding: Region, region: Region) -> list[tuple[Op, int]]:
+        """Where a region that puts values together reads what feeds it: operations and numbers of operands."""
+        made = {self.graph.ops[m].result for m in feeding.members}
+        ops = [self.graph.ops[m] for m in region.members]
+        return [(op, n) for op in ops if op.opcode in JOINS for n, v in enumerate(op.operands) if v in made]
+
+    def _folds(self, feeding: Region, op: Op, number: int) -> bool:
+        """Whether an operand of what puts values together is computed where it is read."""
+        match feeding.kind:
+            case "view":
+                return True
+            case "elementwise":  # rows that are gathered may be read many times
+                return op.opcode != "gather" or number > 0
+            case "alias":
+                return is_place(op, number) or self._keeps_axes(feeding)
+            case _:
+                return False
+
+    def _keeps_axes(self, region: Region) -> bool:
+        """Whether reshapes only add and remove unit axes."""
+        source = self.graph.types[self.graph.ops[region.members[0]].operands[0]]
+        return self._all_aliases(region) and _squeezed(source.shape) == region.full
+
     def _absorbs_view(self, feeding: Region, region: Region) -> bool:
         """Views become index expressions of their reader; padding only where the reader can guard its reads."""
         opcodes = {self.graph.ops[m].opcode for m in feeding.members}
-        if "pad" not in opcodes:
+        if "pad" not in opcodes or region.kind == "elementwise":
             return True
         if region.kind not in ("contraction", "reduction") or len(region.members) != 1:
             return False

@@ -24,14 +24,18 @@ from ..ir.loop import (
     Read,
     Seq,
     Stmt,
+    Where,
+    bound_ranges,
     map_block_indices,
     map_expr,
+    operands,
     reads,
     rewrite,
     seq,
     substitute,
 )
 from ..ir.monoid import MONOIDS
+from .choose import choose
 from .peel import peel
 
 MAX_STATEMENTS = 512
@@ -61,6 +65,7 @@ def legalize(func: LoopFunc, lanes: int) -> LoopFunc:
     body = _simplify(body, {})
     body = None if body is None else peel(body, {})
     body = _simplify(body, {})
+    body = _simplify(choose(body, lanes), {}) if body is not None else None
     body = rewrite(body, lambda s: _skip_guard(s) if isinstance(s, Block) else s) if body else None
     body = _simplify(_hoist(body), {}) if body is not None else None
     body = _loops_from_boxes(body, lanes) if body is not None else None
@@ -180,8 +185,9 @@ def _simplify_block(block: Block, ranges: dict[str, Range]) -> Stmt | None:
             return None
         inner[it.name] = (0, it.extent - 1)
         iters.append(it)
+    inner.update(bound_ranges(block.value))
     block = map_block_indices(replace(block, iters=()), lambda e: e.simplify(inner))
-    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: _decided_read(e, inner)))
+    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: _decided(e, inner)))
     guard: list[AffineExpr] = []
     for condition in block.guard:
         lo, hi = condition.bounds(inner)
@@ -210,7 +216,11 @@ def _cut(it: Iter, ranges: dict[str, Range]) -> tuple[Iter, bool]:
     return replace(it, limit=limit), False
 
 
-def _decided_read(expr: Expr, ranges: dict[str, Range]) -> Expr:
+def _decided(expr: Expr, ranges: dict[str, Range]) -> Expr:
+    """A read without conditions that surely hold, a choice that is surely made."""
+    if isinstance(expr, Where):
+        lo, hi = expr.condition.bounds(ranges)
+        return expr.then if lo >= 0 else expr.orelse if hi < 0 else expr
     if not isinstance(expr, Read) or not expr.guard:
         return expr
     kept: list[AffineExpr] = []
@@ -313,9 +323,10 @@ def statements(iters: tuple[Iter, ...], lanes: int) -> int:
 
 def _work(value: Expr) -> int:
     """Instructions of a statement, roughly: a function that is a polynomial counts as its terms."""
-    if not isinstance(value, Apply):
-        return 0
-    return (POLYNOMIAL_WORK if value.op in POLYNOMIALS else 1) + sum(_work(a) for a in value.args)
+    inner = sum(_work(e) for e in operands(value))
+    if isinstance(value, Apply) and value.op in POLYNOMIALS:
+        return inner + POLYNOMIAL_WORK
+    return inner + 1 if operands(value) else 0
 
 
 def _unrolls(block: Block, lanes: int) -> bool:

@@ -27,9 +27,10 @@ from .lower_blocks import (
     BlockRule,
     LoweringError,
 )
+from .lower_moves import MOVES
 from .naming import align_names
 
-__all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
+__all__ = ["ALIASES", "DTYPES", "IDENTITIES", "MOVES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
 
 VIEWS = frozenset("reshape squeeze transpose broadcast_in_dim rev slice pad".split())
 """Operations that only move elements; they become index expressions."""
@@ -88,6 +89,7 @@ class Lowering:
         ranges: of the iterators of the Block that is being made.
         memo: elements of values in that Block.
         uses: how often each value is read.
+        reducing: whether the Block reduces: what it reads of padding it skips.
     """
 
     graph: Graph
@@ -97,6 +99,7 @@ class Lowering:
     ranges: dict[str, Range] = field(default_factory=dict)
     memo: dict[tuple[int, tuple[AffineExpr, ...]], Expr] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)
+    reducing: bool = False
 
     def run(self, name: str) -> Workload:
         """The workload, called ``name``."""
@@ -134,7 +137,7 @@ class Lowering:
 
     def _op(self, op: Op, written: set[int]) -> None:
         rule = BLOCK_RULES.get(op.opcode)
-        if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | {"iota"}:
+        if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | MOVES.keys() | {"iota"}:
             raise LoweringError(f"expected an operation that loops can express, found {op.opcode}")
         if op.effects or op.opaque:
             raise LoweringError(f"expected a pure transparent operation, found {op.opcode}")
@@ -150,7 +153,9 @@ class Lowering:
         """Reductions accumulate in a buffer of their own, which schedules may keep in registers."""
         output = self.storage.pop(value, None)
         buffer = self._target(value, "t")
+        self.reducing = True
         rule(self, op, buffer)
+        self.reducing = False
         if output is not None:
             iters, index = self.box(output.shape)
             read = Read(buffer.name, index, buffer.dtype)
@@ -268,6 +273,8 @@ class Lowering:
         type_ = self.graph.types[value]
         if op.opcode in IDENTITIES:
             return self.element(op.operands[0], index)
+        if op.opcode in MOVES:
+            return MOVES[op.opcode](self, op, index)
         if op.opcode in VIEWS:
             return self._view(op, index)
         if op.opcode == "iota":
@@ -311,11 +318,9 @@ class Lowering:
                     for a, (i, n) in enumerate(zip(index, type_.shape, strict=True))
                 )
                 return self.element(source, tuple(flipped))
-            case "slice":
+            case _:
                 starts, strides = op.params["start_indices"], op.params["strides"] or (1,) * type_.rank
                 return self.element(source, tuple(i * s + b for i, s, b in zip(index, strides, starts, strict=True)))
-            case _:
-                return self._padded(op, type_, index)
 
     def _reshaped(
         self, new: tuple[int, ...], old: tuple[int, ...], index: tuple[AffineExpr, ...]
@@ -326,16 +331,6 @@ class Lowering:
             return tuple(constant(0) if n == 1 else next(rest) for n in old)
         flat = linearize(index, new)
         return tuple(e.simplify(self.ranges) for e in delinearize(flat, old))
-
-    def _padded(self, op: Op, type_: TensorType, index: tuple[AffineExpr, ...]) -> Expr:
-        config = op.params["padding_config"]
-        other = self.graph.constant(op.operands[1])
-        if other is None or any(interior for _, _, interior in config):
-            raise LoweringError("expected padding with a constant, without interior padding")
-        moved = tuple(i - low for i, (low, _, _) in zip(index, config, strict=True))
-        guard = [m for m in moved]
-        guard += [constant(n - 1) - m for m, n in zip(moved, type_.shape, strict=True)]
-        return self.guarded(op.operands[0], moved, tuple(guard), other.item())
 
     # ---- Blocks
 

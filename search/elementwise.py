@@ -7,7 +7,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy
 from .sketch import Decisions, Sketch
-from .steps import MIN_CHUNKS_PER_THREAD, same_axes, share, trips
+from .steps import MIN_CHUNKS_PER_THREAD, same_axes, share, store_choices, stored, trips
 
 
 def elementwise(func: LoopFunc, target: Target) -> Sketch | None:
@@ -19,8 +19,10 @@ def elementwise(func: LoopFunc, target: Target) -> Sketch | None:
     last = parts.root.iters[-1]
     wide = min(4 * lanes, last.extent)
     grain = max(wide, min(16384, last.extent // (2 * MIN_CHUNKS_PER_THREAD * target.threads) // wide * wide))
-    default: Decisions = {"grain": grain, "vectors": 4}
-    choices = {"grain": tuple(sorted({grain, wide, 2 * grain, 4 * grain})), "vectors": (1, 2, 4, 8)}
+    stores = store_choices(parts, target)
+    default: Decisions = {"grain": grain, "vectors": 4, "stores": stores[0]}
+    grains = tuple(sorted({grain, wide, 2 * grain, 4 * grain}))
+    choices = {"grain": grains, "vectors": (1, 2, 4, 8), "stores": stores}
     return Sketch("elementwise", choices, default, lambda d: _elementwise_trace(parts, d, lanes, target))
 
 
@@ -42,4 +44,4 @@ def _elementwise_trace(parts: Anatomy, d: Decisions, lanes: int, target: Target)
     inner = named[-1][0]
     steps += [Step("compute_at", name, (inner,)) for name in reversed(parts.temporaries)]
     steps += [Step("vectorize", b.name, (last.name,)) for b in parts.all_blocks]
-    return (*steps, *share(named, target.threads))
+    return (*steps, *share(named, target.threads), *stored(parts, d))

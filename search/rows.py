@@ -10,7 +10,7 @@ from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy, shared_rows
 from .chains import reduction_loops
 from .sketch import Decisions, Sketch
-from .steps import share
+from .steps import share, store_choices, stored
 
 
 def rows(func: LoopFunc, target: Target) -> Sketch | None:
@@ -25,9 +25,14 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
     lanes = target.vector_bits // 32
-    default: Decisions = {"lanes": 4 * lanes}
-    choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes)}
-    return Sketch("rows", choices, default, lambda d: _rows_trace(parts, leading, int(d["lanes"]), lanes, target))
+    stores = store_choices(parts, target)
+    default: Decisions = {"lanes": 4 * lanes, "stores": stores[0]}
+    choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes), "stores": stores}
+
+    def build(d: Decisions) -> Trace:
+        return (*_rows_trace(parts, leading, int(d["lanes"]), lanes, target), *stored(parts, d))
+
+    return Sketch("rows", choices, default, build)
 
 
 def _along_memory(reduction: Block) -> bool:

@@ -17,6 +17,7 @@ from .elementwise import elementwise
 from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
+from .transposed import transposed
 
 
 def plain(func: LoopFunc, target: Target) -> Sketch | None:
@@ -29,4 +30,13 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("plain", {}, {}, lambda _: tuple(steps))
 
 
-RULES: tuple[SketchRule, ...] = (contraction, columns, channelwise, planes, rows, elementwise, plain)
+RULES: tuple[SketchRule, ...] = (
+    contraction,
+    columns,
+    channelwise,
+    planes,
+    rows,
+    transposed,
+    elementwise,
+    plain,
+)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+from ..ir import dtypes
 from ..ir.affine import AffineExpr, var
 from ..ir.loop import Block, Iter, reads
+from ..ir.target import Target
 from ..passes.schedule import Step
 from .anatomy import Anatomy, Product
+from .sketch import Decisions
 
 MIN_CHUNKS_PER_THREAD = 4
 """A loop with fewer iterations per thread is fused with the next one before it is shared."""
@@ -72,6 +77,20 @@ def share(loops: list[tuple[str, int, bool]], threads: int) -> list[Step]:
         steps.append(Step("fuse", name, (inner,)))
         name, trips = f"{name}_{inner}", trips * count
     return [*steps, Step("parallel", name)]
+
+
+def store_choices(parts: Anatomy, target: Target) -> tuple[str, ...]:
+    """How the result may be stored, the default first: one that no cache holds is better stored past the caches."""
+    result = parts.found[parts.root.write.buffer]
+    size = math.prod(result.shape) * dtypes.itemsize(result.dtype)
+    if size < target.l3_bytes // 2:
+        return ("kept",)
+    return ("streamed", "kept") if size >= target.l3_bytes else ("kept", "streamed")
+
+
+def stored(parts: Anatomy, decisions: Decisions) -> list[Step]:
+    """The step that a decision of `store_choices` takes."""
+    return [Step("nontemporal", parts.root.write.buffer)] if decisions["stores"] == "streamed" else []
 
 
 def cut_edges(

@@ -36,7 +36,7 @@ class BlockMemory:
     memory: Memory
     block: Block
     lanes: int = 0
-    _flat: dict[int, FlatAccess] = field(default_factory=dict)
+    _flat: dict[tuple[int, tuple[str, ...]], FlatAccess] = field(default_factory=dict)
     _loaded: dict[Key, Value] = field(default_factory=dict)
     _live: dict[tuple[str, int], Value] = field(default_factory=dict)
     _splats: dict[str, str] = field(default_factory=dict)
@@ -45,6 +45,7 @@ class BlockMemory:
     _forwards: bool = False
     _lane_guards: Index = ()
     _allowed: Mask | None = None
+    _aliases: tuple[str, ...] = ()
 
     def _active(self, point: Point) -> int:
         """Lanes in use at a point, as far as the end of the box goes."""
@@ -103,10 +104,11 @@ class BlockMemory:
     # ---- loads
 
     def _flatten(self, expr: Read, place: Place) -> FlatAccess:
-        known = self._flat.get(id(expr))
+        key = (id(expr), self._aliases)
+        known = self._flat.get(key)
         if known is None:
             known = flatten(place.buffer, expr.index, self.scopes, frozenset(i.name for i in self.block.iters))
-            self._flat[id(expr)] = known
+            self._flat[key] = known
         return known
 
     def _load_at(self, place: Place, flat: FlatAccess, point: Point) -> Value:

@@ -22,12 +22,12 @@ class BlockStores(BlockMemory):
 
     def _target(self) -> tuple[Place, FlatAccess]:
         place = self.memory.places[self.block.write.buffer]
-        known = self._flat.get(0)
+        known = self._flat.get((0, ()))
         if known is None:
             known = flatten(
                 place.buffer, self.block.write.index, self.scopes, frozenset(i.name for i in self.block.iters)
             )
-            self._flat[0] = known
+            self._flat[0, ()] = known
         return place, known
 
     def _load_written(self, point: Point) -> Value:
@@ -53,7 +53,8 @@ class BlockStores(BlockMemory):
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
         mask = self._mask(t, point)
         align = self._align(place, dynamic, offset)
-        self.builder.store(t, text, pointer, align, None if mask is None else mask.text(self.builder))
+        past = mask is None and place.past_caches(t, align)
+        self.builder.store(t, text, pointer, align, None if mask is None else mask.text(self.builder), past)
         if self._forwards:
             self._loaded[place.buffer.name, dynamic, offset, t, mask, 0] = (text, t)
 
@@ -149,4 +150,5 @@ class BlockStores(BlockMemory):
     def _store_row(self, place: Place, dynamic: AffineExpr, offset: int, value: str, active: int, t: VType) -> None:
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
         mask = None if active == t.lanes else prefix(active, t.lanes).text(self.builder)
-        self.builder.store(t, value, pointer, self._align(place, dynamic, offset), mask)
+        align = self._align(place, dynamic, offset)
+        self.builder.store(t, value, pointer, align, mask, mask is None and place.past_caches(t, align))

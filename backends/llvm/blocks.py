@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from ...ir import dtypes
 from ...ir.affine import AffineExpr, var
-from ...ir.loop import Apply, Const, Expr, Index, IndexValue, Iter, Read, reads
+from ...ir.loop import Apply, Const, Expr, IndexValue, Iter, Let, Read, Where, reads
 from ...ir.monoid import MONOIDS
 from . import elementwise
 from .access import I64
+from .block_choices import BlockChoices
 from .block_memory import Point, Value
-from .block_stores import BlockStores
 from .builder import VType, vtype
 from .lanes import Mask
 from .memory import CodegenError
@@ -29,7 +29,7 @@ _REDUCE = {
 
 
 @dataclass(slots=True)
-class BlockEmitter(BlockStores):
+class BlockEmitter(BlockChoices):
     """Emits one Block.
 
     Args:
@@ -87,14 +87,6 @@ class BlockEmitter(BlockStores):
             return
         self._branch(lambda: self._holds(conditions), point, self._guarded_lanes)
 
-    def _split(self, guard: Index) -> tuple[Index, Index]:
-        """Conditions that hold for all lanes alike, and those that differ between lanes."""
-        wide = self._wide
-        if wide is None:
-            return guard, ()
-        lanewise = tuple(g for g in guard if wide.name in g.variables())
-        return tuple(g for g in guard if g not in lanewise), lanewise
-
     def _guarded_lanes(self, point: Point) -> None:
         """The statement in those lanes that the guard leaves."""
         lanewise = self._split(self.block.guard)[1]
@@ -121,14 +113,6 @@ class BlockEmitter(BlockStores):
         value = self._widen(self._eval(self.block.value, point), t)
         self._allowed = None
         self._store(point, (self.builder.select(t, allowed.text(self.builder), value, self.builder.const(0, t)), t))
-
-    def _holds(self, conditions: list[AffineExpr]) -> str:
-        b = self.builder
-        tests = [b.compare("ge", I64, self.scopes.value(c), "0") for c in conditions]
-        out = tests[0]
-        for test in tests[1:]:
-            out = b.op("and", vtype("bool"), out, test)
-        return out
 
     def _branch(self, holds: Callable[[], str], point: Point, then: Callable[[Point], None]) -> None:
         b = self.builder
@@ -242,6 +226,10 @@ class BlockEmitter(BlockStores):
                 return self._index_value(expr, point)
             case Apply():
                 return self._apply(expr, point)
+            case Where():
+                return self._chosen(expr, point)
+            case Let():
+                return self._bound(expr, point)
 
     def _apply(self, expr: Apply, point: Point) -> Value:
         args = [self._eval(a, point) for a in expr.args]

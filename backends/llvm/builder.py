@@ -408,6 +408,13 @@ class Builder:
         self._declares.setdefault(name, f"declare void @{name}({t.memory}, ptr, i32 immarg, {kind})")
         self._lines.append(f"call void @{name}({t.memory} {value}, ptr {ptr}, i32 {align}, {kind} {mask}){note}")
 
+    def store_fence(self) -> None:
+        """What was stored past the caches becomes visible before anything that is stored after."""
+        if any(name.startswith("sse") for name in self.features):
+            self.call("llvm.x86.sse.sfence", "void", ())
+        else:
+            self._lines.append("fence release")
+
     def _masked(self, verb: str, t: VType) -> tuple[str, str]:
         """Name of the masked intrinsic, and type of its mask."""
         suffix = f"v{t.lanes}i8" if t.dtype == "bool" else t.suffix

@@ -6,6 +6,7 @@ register promotion and value numbering are left to LLVM's passes; what a box unr
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from ...ir.affine import AffineExpr
@@ -17,7 +18,7 @@ from .access import I64, Scopes
 from .blocks import BlockEmitter
 from .builder import Builder, vtype
 from .kernel import Kernel
-from .memory import CodegenError, Memory
+from .memory import ALIGNMENT, CodegenError, Memory
 from .toolchain import object_code
 
 CODEGEN_VERSION = 3
@@ -60,42 +61,69 @@ class _Emitter:
 
     def __init__(self, builder: Builder, lanes: int) -> None:
         self.b = builder
-        self.scopes = Scopes(builder)
-        self.memory = Memory(builder, lanes)
+        self.lanes = lanes
+        self.scratch_bytes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.scopes = Scopes(self.b)
+        self.memory = Memory(self.b, self.lanes)
         self.ranges: dict[str, tuple[int, int]] = {}
         self.ahead = ""
 
     def function(self, func: LoopFunc) -> tuple[str, int, int]:
         """The module's text, the parallel extent and the scratch bytes."""
+        streamed = [n for n, b in enumerate(func.params) if b.scope == "stream"]
+        bodies = [f"{_SYMBOL}_body"]
+        self._body(func, bodies[0], streams=False)
+        if streamed:
+            bodies.append(f"{_SYMBOL}_streaming_body")
+            self._body(func, bodies[1], streams=True)
+        extent = _parallel_extent(func.body)
+        self._entry(bodies, len(func.params), streamed, extent)
+        return self.b.module(), extent, self.scratch_bytes
+
+    def _body(self, func: LoopFunc, name: str, streams: bool) -> None:
+        """The function that does the work; outputs may be ``streamed`` only where they are aligned."""
+        self._begin()
         names = [f"%p{i}" for i in range(len(func.params))]
-        attributes = "nounwind noinline"
-        reads_ahead = read_ahead.any_busy(func.body, self.memory.lanes)
+        reads_ahead = read_ahead.any_busy(func.body, self.lanes)
         ahead = [("ptr", "%next"), ("ptr", "%last")] if reads_ahead else []
         params = [*(("ptr noalias", n) for n in names), ("i64", "%lo"), ("i64", "%hi"), ("ptr noalias", "%scratch")]
-        self.b.begin(_SYMBOL + "_body", [*params, *ahead], attributes, "internal")
-        for buffer, name in zip(func.params, names, strict=True):
-            self.memory.add_parameter(buffer, name)
-        extent = _parallel_extent(func.body)
+        self.b.begin(name, [*params, *ahead], "nounwind noinline", "internal")
+        for buffer, pointer in zip(func.params, names, strict=True):
+            self.memory.add_parameter(buffer, pointer, streams and buffer.scope == "stream")
         if reads_ahead:
             self.ahead = read_ahead.start(self.b)
         self.scopes.push()
         self._stmt(func.body)
         self.scopes.pop()
+        if streams:
+            self.b.store_fence()
         self.b.end()
-        self._entry(names, extent)
-        return self.b.module(), extent, self.memory.scratch_bytes
+        self.scratch_bytes = max(self.scratch_bytes, self.memory.scratch_bytes)
 
-    def _entry(self, names: list[str], extent: int) -> None:
-        """The exported function: unpacks the array of pointers."""
+    def _entry(self, bodies: list[str], count: int, streamed: list[int], extent: int) -> None:
+        """The exported function: unpacks the array of pointers, and takes the second body where outputs are aligned."""
         b = self.b
         b.begin(_SYMBOL, [("ptr", "%bufs"), ("i64", "%lo"), ("i64", "%hi"), ("ptr", "%scratch")])
         run, done = b.fresh_label("run"), b.fresh_label("done")
         b.cond_br(b.compare("lt", I64, "%lo", "%hi"), run, done)
         b.label(run)
-        args = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', i)}") for i in range(len(names))]
-        ahead = [f"ptr {pointer}" for pointer in read_ahead.part(b, len(names), extent)] if self.ahead else []
+        args = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', i)}") for i in range(count)]
+        ahead = [f"ptr {pointer}" for pointer in read_ahead.part(b, count, extent)] if self.ahead else []
         text = ", ".join([*(f"ptr {a}" for a in args), "i64 %lo", "i64 %hi", "ptr %scratch", *ahead])
-        b.emit(f"call void @{_SYMBOL}_body({text})")
+        if streamed:
+            plain, streaming = b.fresh_label("plain"), b.fresh_label("streaming")
+            places = [b.value(f"ptrtoint ptr {args[n]} to i64") for n in streamed]
+            together = functools.reduce(lambda x, y: b.op("or", I64, x, y), places)
+            aligned = b.compare("eq", I64, b.op("and", I64, together, str(ALIGNMENT - 1)), "0")
+            b.cond_br(aligned, streaming, plain)
+            b.label(streaming)
+            b.emit(f"call void @{bodies[1]}({text})")
+            b.br(done)
+            b.label(plain)
+        b.emit(f"call void @{bodies[0]}({text})")
         b.br(done)
         b.label(done)
         b.end()

@@ -56,6 +56,14 @@ class Mask:
             return Mask(lanes, self.value or other.value)
         return Mask(lanes, builder.op("and", vtype("bool", len(lanes)), self.value, other.value))
 
+    def negated(self, builder: Builder) -> Mask:
+        """The lanes that are not in use."""
+        if not self.value:
+            return Mask(tuple(not used for used in self.lanes))
+        t = vtype("bool", len(self.lanes))
+        every = builder.lanes((True,) * len(self.lanes), t)
+        return Mask((True,) * len(self.lanes), builder.op("xor", t, self.text(builder), every))
+
     def any(self, builder: Builder) -> str:
         """Whether some lane is in use, as a scalar."""
         return builder.reduce("or", vtype("bool", len(self.lanes)), self.text(builder))

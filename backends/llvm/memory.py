@@ -24,6 +24,7 @@ class Place:
         buffer: the buffer; for registers with rows padded to whole vectors.
         base: pointer to the first element; empty for registers.
         align: guaranteed alignment of ``base`` in bytes.
+        streams: whether whole vectors at multiples of their size are stored past the caches.
         slots: register and type of each element or vector of a register tile, by its offset.
         owner: for each element in a slot, the slot's offset.
     """
@@ -31,6 +32,7 @@ class Place:
     buffer: Buffer
     base: str
     align: int
+    streams: bool = False
     slots: dict[int, tuple[str, VType]] = field(default_factory=dict)
     owner: dict[int, int] = field(default_factory=dict)
 
@@ -38,6 +40,10 @@ class Place:
     def in_registers(self) -> bool:
         """Whether the buffer is a register tile."""
         return not self.base
+
+    def past_caches(self, t: VType, align: int) -> bool:
+        """Whether a whole vector of type ``t`` at an address with that alignment is stored past the caches."""
+        return self.streams and t.lanes > 0 and align >= t.lanes * dtypes.itemsize(t.dtype)
 
     @property
     def element(self) -> str:
@@ -85,10 +91,10 @@ class Memory:
     scratch_bytes: int = 0
     _top: int = 0
 
-    def add_parameter(self, buffer: Buffer, pointer: str) -> None:
-        """A parameter at ``pointer``."""
-        align = ALIGNMENT if buffer.scope == "constant" else dtypes.itemsize(buffer.dtype)
-        self.places[buffer.name] = Place(buffer, pointer, align)
+    def add_parameter(self, buffer: Buffer, pointer: str, streams: bool = False) -> None:
+        """A parameter at ``pointer``, which is aligned if it ``streams``."""
+        align = ALIGNMENT if streams or buffer.scope == "constant" else dtypes.itemsize(buffer.dtype)
+        self.places[buffer.name] = Place(buffer, pointer, align, streams)
 
     def allocate(self, buffer: Buffer) -> int:
         """Enter a buffer's lifetime; returns a mark for `release`."""

@@ -14,14 +14,17 @@ from ...ir.loop import (
     For,
     If,
     Iter,
+    Let,
     LoopFunc,
     Read,
     Stmt,
+    Where,
     buffers,
     loop_range,
     map_expr,
     rewrite,
     seq,
+    subexpressions,
     walk,
 )
 from ...ir.sites import program
@@ -57,6 +60,8 @@ def _check(func: LoopFunc) -> None:
     for stmt in walk(func.body):
         if isinstance(stmt, If):
             raise PallasError("expected no branches, found an If; conditions belong to Blocks as guards")
+        if isinstance(stmt, Block) and any(isinstance(e, Where | Let) for e in subexpressions(stmt.value)):
+            raise PallasError(f"expected values without choices and data-dependent indices, found some in {stmt.name}")
         if isinstance(stmt, For):
             if stmt.kind == "parallel":
                 raise PallasError(f"expected grid, serial or unrolled loops, found the parallel loop {stmt.name}")

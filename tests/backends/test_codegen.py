@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from guarded_memory import run_native
 from traces import Traces
-from workloads import CASES, Sample, assert_same, sample, samples
+from workloads import CASES, Case, Sample, assert_same, sample, samples
 
 from tilewright.backends.llvm.codegen import compile_kernel, kernel_ir
 from tilewright.backends.llvm.memory import CodegenError
@@ -39,7 +39,7 @@ from tilewright.ir.loop import (
 from tilewright.ir.monoid import MONOIDS
 from tilewright.ir.target import detect_target
 from tilewright.ir.verify import verify
-from tilewright.passes.schedule import ScheduleError, Trace, replay
+from tilewright.passes.schedule import ScheduleError, Step, Trace, replay
 from tilewright.search.sketch import Sketch, sketches
 
 HOST = detect_target()
@@ -465,3 +465,31 @@ def test_the_parallel_range_may_be_cut_anywhere(parts, rng):
     (found,) = run_native(compile_kernel(func, WIDE), [x], parts)
     np.testing.assert_array_equal(found[2:], -x.T[2:])
     assert np.isnan(found[:2]).all()
+
+
+# ---- stores past the caches
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("shape", [(6, 64), (3, 48), (5, 37), (1, 16), (2, 1)])
+def test_stores_past_the_caches(name, shape):
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    for fn in (lambda x: x * 2, lambda x: x.T + 1, lambda x: x > 3):
+        lowered = sample(Case("streamed", fn, (x,)))
+        for sketch in sketches(lowered.func, TARGETS[name]):
+            scheduled = replay(lowered.func, (*sketch.build(sketch.default), Step("nontemporal", "y0")))
+            verify(scheduled)
+            check(scheduled, lowered.arguments(scheduled), True, f"{shape} {sketch.name}", TARGETS[name], 2)
+
+
+def test_only_whole_aligned_vectors_are_stored_past_the_caches():
+    def stores(columns: int) -> list[str]:
+        lowered = sample(Case("streamed", lambda x: x[:, ::-1] * 2, ((4, columns),)))
+        sketch = next(s for s in sketches(lowered.func, WIDE) if s.name == "elementwise")
+        scheduled = replay(lowered.func, (*sketch.build(sketch.default), Step("nontemporal", "y0")))
+        ir = kernel_ir(scheduled, WIDE)[0]
+        return [line for line in ir.splitlines() if "!nontemporal" in line]
+
+    assert stores(64)
+    assert all("align 64" in line or "align 32" in line or "align 16" in line for line in stores(64))
+    assert not stores(37)

@@ -54,13 +54,20 @@ class Backend:
 
 
 _MIXED = "expected indices that move along one iterator each"
+_PARTS = dict.fromkeys(
+    """
+    concatenate-last concatenate-first concatenate-middle sum-of-parts softmax-of-parts pad pad-cut pad-inside
+    dynamic-slice update update-inside take-rows take-columns index-rows index-elements take-along take-of-table
+    """.split(),
+    "expected values without choices and data-dependent indices",
+)
 BACKENDS = {
     "llvm": Backend(_native, CodegenError, {}),
-    "pallas-tpu": Backend(lambda func: _pallas(func, TPU, TPU_TILES), PallasError, {}),
+    "pallas-tpu": Backend(lambda func: _pallas(func, TPU, TPU_TILES), PallasError, _PARTS),
     "pallas-triton": Backend(
         lambda func: _pallas(func, TRITON, GPU_TILES),
         PallasError,
-        {"reshaped": _MIXED},
+        {"reshaped": _MIXED, **_PARTS},
     ),
 }
 EVERY = {"llvm": 2, "pallas-tpu": 2, "pallas-triton": 4}

@@ -256,6 +256,46 @@ def test_outputs_written() -> None:
     verify(parse_ir(HEAD + "  output y: float32[3, 0]\n  pass\n"))
 
 
+def test_bound_names() -> None:
+    def gathered(binding: str, read: str = "x[r]") -> LoopFunc:
+        table = HEAD + "  input x: float32[8]\n  input n: int32[8]\n  output y: float32[8]\n"
+        return parse_ir(table + f"  block b [i: 0..8]\n    y[i] = let{{{binding}}}({read})\n")
+
+    verify(gathered("r < 8 = n[i]"))
+    refused(gathered("i < 8 = n[i]", "x[i]"), "bound_names", "that no loop or iterator has, found i")
+    refused(gathered("r < 8 = x[i]"), "bound_names", "expected an integer to bind to r, found float32")
+    refused(gathered("r < 0 = n[i]"), "bound_names", "extent of at least 1 for r, found 0")
+    refused(gathered("r < 9 = n[i]"), "indices_inside", "expected index 0 of x surely in 0..7")
+    computed = body(
+        "alloc t: float32[8]",
+        "  block a [i: 0..8]",
+        "    t[i] = x[i]",
+        "  block b [i: 0..8]",
+        "    y[i] = let{r < 8 = index(i):int32}(t[r])",
+    )
+    refused(computed, "bound_names", "data-dependent indices of inputs only, found one of t")
+
+
+def test_choices() -> None:
+    verify(body("block b [i: 0..8]", "  y[i] = where{i - 4 >= 0}(x[i - 4], x[i + 4])"))
+    outside = body("block b [i: 0..8]", "  y[i] = where{i - 3 >= 0}(x[i - 4], x[i + 4])")
+    refused(outside, "indices_inside", "expected index 0 of x surely in 0..7")
+    mixed = body("block b [i: 0..8]", "  y[i] = where{i - 3 >= 0}(x[i], 1:int32)")
+    refused(mixed, "expression_types", "both parts of a choice of one type")
+    refused(body("block b [i: 0..8]", "  y[i] = where{j >= 0}(x[i], x[i])"), "variables_in_scope", "found j")
+
+
+def test_streams() -> None:
+    streamed = ONE.replace("output y: float32[8]", "output y: float32[8] stream")
+    copied = "  block b [i: 0..8]\n    y[i] = x[i]\n"
+    verify(parse_ir(streamed + copied))
+    refused(
+        parse_ir(streamed + copied + "  block c [i: 0..8]\n    y[i] max= x[i]\n"), "streams", "y, which is streamed"
+    )
+    refused(parse_ir(streamed + copied + "  block c []\n    y[0] = neg(y[1])\n"), "streams", "y, which is streamed")
+    refused(body("alloc t: float32[8] stream", "  pass"), "allocations", "found stream")
+
+
 def test_every_rule_has_a_test() -> None:
     tested = {name.removeprefix("test_") for name in globals()}
     assert {rule.__name__ for rule in RULES if rule.__module__ != verify_memory.__name__} <= tested

@@ -99,6 +99,7 @@ GOLDEN = {
     "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
     "compute_at": (MATMUL, steps(*ROW, ("compute_at", "t", "out.j"))),
     "compute_inline": (CHAIN, steps(("compute_inline", "t"))),
+    "nontemporal": (MATMUL, steps(("nontemporal", "y"))),
     "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
     "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),
     "cache_read": (CHAIN, steps(("split", "out", "i", 4), ("cache_read", "t", "out.i"))),

@@ -19,7 +19,21 @@ from jax import lax
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.interp import interpret
-from tilewright.ir.loop import Alloc, Block, For, If, LoopFunc, Seq, Stmt, blocks, loop_range, reads
+from tilewright.ir.loop import (
+    Alloc,
+    Block,
+    For,
+    If,
+    Let,
+    LoopFunc,
+    Seq,
+    Stmt,
+    Where,
+    blocks,
+    loop_range,
+    reads,
+    subexpressions,
+)
 from tilewright.ir.sites import program
 from tilewright.ir.verify import RULES, VerifyError
 from tilewright.passes.lower import Workload, lower
@@ -166,6 +180,11 @@ def guarded(func: LoopFunc) -> bool:
     return any(r.guard for b in blocks(func.body) for r in reads(b.value))
 
 
+def put_together(func: LoopFunc) -> bool:
+    """Whether values depend on where a point lies, or indices on data."""
+    return any(isinstance(e, Where | Let) for b in blocks(func.body) for e in subexpressions(b.value))
+
+
 # ---- the cases
 
 
@@ -213,6 +232,8 @@ def integers(x: Any, y: Any) -> Any:
 
 
 _INTS = np.array([[7, -8, 3, 0, -1, 2**31 - 1, -(2**31)], [2, 3, -3, 5, -7, 1, 0], [9, 8, 7, 6, 5, 4, 3]], np.int32)
+_ROWS = np.array([[1, -1, 8], [100, 0, -9], [-10, 3, 3]], np.int32)
+_PLACES = np.array([[1, 0, 8], [2, 2, -2], [-1, 0, 20], [8, 9, 1]], np.int32)
 _BOOLS = np.arange(35).reshape(5, 7) % 3 == 0
 
 CASES = (
@@ -270,4 +291,25 @@ CASES = (
     Case("nothing", lambda x: x * 2, ((0, 5),)),
     Case("empty-sum", lambda x: x.sum(0), ((0, 5),)),
     Case("empty-product", lambda x, y: x @ y, ((3, 0), (0, 4))),
+    Case("concatenate-last", lambda x, y, z: jnp.concatenate([x, y * 2, z], 1), ((3, 7), (3, 33), (3, 18))),
+    Case("concatenate-first", lambda x, y: jnp.concatenate([x, y], 0) + 1, ((2, 19), (3, 19))),
+    Case("concatenate-middle", lambda x, y: jnp.concatenate([x, y[:, ::-1], x], 1), ((2, 1, 9), (2, 3, 9))),
+    Case("sum-of-parts", lambda x, y: jnp.concatenate([x, y], 1).sum(1), ((4, 7), (4, 21))),
+    Case("softmax-of-parts", lambda x, y: jax.nn.softmax(jnp.concatenate([x, y], 1)), ((4, 7), (4, 21)), exact=False),
+    Case("pad", lambda x: jnp.pad(x * 2, ((1, 2), (3, 20)), constant_values=7), ((3, 17),)),
+    Case("pad-cut", lambda x, v: lax.pad(x, v, ((-1, 2, 0), (3, -2, 0))), ((5, 19), ())),
+    Case("pad-inside", lambda x: lax.pad(x, np.float32(2), ((-1, 2, 1), (3, -2, 2))), ((4, 7),)),
+    Case("dynamic-slice", lambda x, i, j: lax.dynamic_slice(x, (i, j), (2, 17)), ((5, 37), np.int32(9), np.int32(3))),
+    Case("update", lambda x, u, i: lax.dynamic_update_slice(x, u, (i, 0)), ((5, 17), (2, 17), np.int32(-2))),
+    Case(
+        "update-inside",
+        lambda x, u, i, j: lax.dynamic_update_slice(x, u * 2, (i, j)),
+        ((5, 37), (2, 11), np.int32(1), np.int32(5)),
+    ),
+    Case("take-rows", lambda x, i: jnp.take(x, i, axis=0) * 2, ((9, 18), _ROWS)),
+    Case("take-columns", lambda x, i: jnp.take(x, i, axis=1, mode="clip"), ((3, 9), _ROWS)),
+    Case("index-rows", lambda x, i: x[i], ((9, 5), _ROWS)),
+    Case("index-elements", lambda x, i: x[i[0], i[1]], ((9, 37), _ROWS)),
+    Case("take-along", lambda x, i: jnp.take_along_axis(x, i, axis=1), ((4, 9), _PLACES)),
+    Case("take-of-table", lambda i, t: jnp.take(t, i, axis=0), (_ROWS,), ((9, 18),)),
 )
