@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
+from ..ir.lanes import widest
 from ..ir.loop import Apply, Block, Expr, IndexValue, LoopFunc, Read, blocks, buffers, reads
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
@@ -62,6 +63,7 @@ class WorkloadAnatomy:
         multiplies: whether the main Block's value is a product.
         guarded: whether the main Block reads padding.
         accesses: all distinct accesses.
+        element_bytes: bytes of the widest element type, which decides how many lanes vectors have.
     """
 
     columns: dict[str, int]
@@ -76,6 +78,7 @@ class WorkloadAnatomy:
     multiplies: bool
     guarded: bool
     accesses: tuple[Access, ...]
+    element_bytes: int
 
     def column(self, block: str, iterator: str) -> int | None:
         """Number of a Block's iterator; None if there is none of that name."""
@@ -125,6 +128,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         update.monoid is not None and isinstance(update.value, Apply) and update.value.op == "mul",
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
+        widest(func),
     )
 
 

@@ -25,8 +25,6 @@ from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
 from ..search.contest import chunk_count
 
-SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -78,7 +76,7 @@ def partition(graph: Graph) -> Partition:
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}
-    for region in group(graph, SUPPORTED_OPS):
+    for region in group(graph, SUPPORTED):
         if region.kind == "alias":
             regions.append((region, ""))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -26,7 +27,7 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     if not data or not taps or not _along_channels(parts, update, data[-1]):
         return None
     tile = data[-2] if len(data) > 1 else None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
     rows = _position_tiles(tile, last, target)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
@@ -36,7 +37,7 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     default: Decisions = {"rows": rows[0], "vectors": wide, "order": "channels"}
     choices = {"rows": rows, "vectors": vectors, "order": orders}
     return Sketch(
-        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target)
+        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, lanes, d, target)
     )
 
 
@@ -66,9 +67,15 @@ def _position_tiles(tile: Iter | None, taps: int, target: Target) -> tuple[int, 
 
 
 def _channelwise_trace(
-    parts: Anatomy, update: Block, data: list[Iter], taps: list[Iter], last: int, d: Decisions, target: Target
+    parts: Anatomy,
+    update: Block,
+    data: list[Iter],
+    taps: list[Iter],
+    last: int,
+    lanes: int,
+    d: Decisions,
+    target: Target,
 ) -> Trace:
-    lanes = target.vector_bits // 32
     root, channel = parts.root.name, data[-1]
     rows, width = int(d["rows"]), min(int(d["vectors"]) * lanes, channel.extent)
     tile = data[-2] if len(data) > 1 else None

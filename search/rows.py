@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -21,7 +22,7 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     leading = _shared_rows(parts)
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     default: Decisions = {"lanes": 4 * lanes}
     choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes)}
     return Sketch("rows", choices, default, lambda d: _rows_trace(parts, leading, int(d["lanes"]), lanes, target))

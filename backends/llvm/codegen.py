@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from ...ir.affine import AffineExpr
+from ...ir.lanes import vector_lanes
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
 from ...passes.legalize import legalize
@@ -19,7 +20,7 @@ from .kernel import Kernel
 from .memory import CodegenError, Memory
 from .toolchain import object_code
 
-CODEGEN_VERSION = 2
+CODEGEN_VERSION = 3
 MAX_INSTRUCTIONS = 16_384
 """Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"
@@ -49,7 +50,7 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
 
 def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
     """LLVM IR of a scheduled program, the extent of its parallel range, and its scratch bytes per thread."""
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     emitter = _Emitter(Builder(target.feature_set), lanes)
     return emitter.function(legalize(func, lanes))
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from ...ir.dtypes import BOOL, FLOATS, INTEGERS
 from . import vecmath_erf, vecmath_exp, vecmath_log, vecmath_pow, vecmath_rem, vecmath_trig
 from .builder import Builder, VType
-from .vecmath_basic import BFLOAT16, BOOLEAN, FLOAT, INTEGER, Emitter, Params, bitcast, convert, through_float32
+from .vecmath_basic import BOOLEAN, FLOAT, INTEGER, NARROW_FLOAT, Emitter, Params, bitcast, convert, through_float32
 from .vecmath_core import Ops
 
 _FLOAT32: Mapping[str, Callable[..., str]] = {
@@ -57,7 +57,12 @@ def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
 
 
 def _emitters() -> dict[tuple[str, str], Emitter]:
-    kinds = {**dict.fromkeys(FLOATS, FLOAT), "bfloat16": BFLOAT16, **dict.fromkeys(INTEGERS, INTEGER), BOOL: BOOLEAN}
+    kinds = {
+        **dict.fromkeys(FLOATS, FLOAT),
+        **dict.fromkeys(_NARROW, NARROW_FLOAT),
+        **dict.fromkeys(INTEGERS, INTEGER),
+        BOOL: BOOLEAN,
+    }
     table = {(name, dtype): emitter for dtype, emitters in kinds.items() for name, emitter in emitters.items()}
     table |= {("clamp", dtype): _clamp for dtype in kinds}
     for name, function in _FLOAT32.items():

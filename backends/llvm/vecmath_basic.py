@@ -172,10 +172,10 @@ FLOAT: Mapping[str, Emitter] = {
 """Functions of floats."""
 
 _EXACT = frozenset({*_ANY, "neg", "abs", "is_finite"})
-BFLOAT16: Mapping[str, Emitter] = {
+NARROW_FLOAT: Mapping[str, Emitter] = {
     name: emitter if name in _EXACT else through_float32(emitter) for name, emitter in FLOAT.items()
 }
-"""Functions of bfloat16: processors round to it, but hardly calculate in it."""
+"""Functions of bfloat16 and float16: processors convert to them, but hardly calculate in them."""
 
 INTEGER: Mapping[str, Emitter] = {
     **_ANY,
