@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..ir import dtypes
 from ..ir.graph import Graph, Op
 from ..ir.infer import ELEMENTWISE
 from ..ir.target import Target
@@ -28,7 +29,8 @@ _CONV_S_PER_PATCH_ELEMENT = 0.6e-9
 _CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
-_REDUCE_ELEMENTS_PER_S = 6e9
+_REDUCE_ELEMENTS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
+_REDUCE_OTHERS_PER_S = 6e9
 _WINDOW_ELEMENTS_PER_S = 1.2e9
 _SMALL_PAGE_S_PER_BYTE = 0.35e-9
 _HUGE_PAGE_S_PER_BYTE = 0.05e-9
@@ -45,6 +47,11 @@ _MATH_PER_S = {
 }
 """Results per second and thread of functions that take longer than moving what they read; a few are called per
 element, without vectors."""
+_WIDE_MATH = 0.4
+"""Share of those rates in float64: half as many values per vector, and longer polynomials."""
+_ROUNDED_PER_S = {"float16": 12e9, "bfloat16": 4e9}
+"""Operations per second and thread on 16-bit floats: every result is rounded."""
+_INTEGER_DIVISIONS_PER_S = 0.6e9
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split())
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
 _FREE = frozenset("reshape squeeze broadcast_in_dim copy stop_gradient name convert_element_type iota".split())
@@ -106,7 +113,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
+        return _KERNEL_S + max(elements / (_reduced_per_s(region, op) * threads), _moving(moved, target))
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
         return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
@@ -130,6 +137,21 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
+def _reduced_per_s(region: Graph, op: Op) -> float:
+    return _REDUCE_ELEMENTS_PER_S.get(region.types[op.operands[0]].dtype, _REDUCE_OTHERS_PER_S)
+
+
+def _seconds_per_element(op: Op) -> float:
+    """Seconds of one thread for an element of an elementwise operation, beyond moving it."""
+    dtype = op.types[0].dtype
+    if not dtypes.is_float(dtype):
+        return 1 / _INTEGER_DIVISIONS_PER_S if op.opcode in ("div", "rem") else 0.0
+    rounding = 1 / _ROUNDED_PER_S[dtype] if dtype in _ROUNDED_PER_S else 0.0
+    if op.opcode not in _MATH_PER_S:
+        return rounding
+    return rounding + 1 / (_MATH_PER_S[op.opcode] * (_WIDE_MATH if dtype == "float64" else 1.0))
+
+
 def _loops(region: Graph, target: Target) -> float:
     """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
@@ -137,8 +159,7 @@ def _loops(region: Graph, target: Target) -> float:
     for op in region.ops:
         if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
             continue
-        if op.opcode in _MATH_PER_S:
-            seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
+        seconds += op.types[0].size * _seconds_per_element(op) / target.threads
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
             seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)

@@ -118,15 +118,29 @@ def _shift(opcode: str) -> Emitter:
 def _integer_div(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Quotient, truncated; ``x / 0 = -1`` and the smallest number ``/ -1`` is itself."""
     by_zero, safe = _safe_divisor(b, t, args)
-    quotient = b.op("sdiv" if t.dtype in SIGNED else "udiv", t, args[0], safe)
-    return b.select(t, by_zero, b.const(-1, t), quotient)
+    return b.select(t, by_zero, b.const(-1, t), _quotient(b, t, args[0], safe))
 
 
 def _integer_rem(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Remainder with the dividend's sign; ``x % 0 = x``."""
     by_zero, safe = _safe_divisor(b, t, args)
-    remainder = b.op("srem" if t.dtype in SIGNED else "urem", t, args[0], safe)
-    return b.select(t, by_zero, args[0], remainder)
+    whole = b.op("mul", t, _quotient(b, t, args[0], safe), safe)
+    return b.select(t, by_zero, args[0], b.op("sub", t, args[0], whole))
+
+
+def _quotient(b: Builder, t: VType, x: str, y: str) -> str:
+    """``x / y``, truncated, of a divisor that does not trap.
+
+    Processors divide vectors of floats only. A float with so many more bits than the integers is exact enough: a
+    quotient that is not whole is further from the next integer than rounding moves it.
+    """
+    signed = t.dtype in SIGNED
+    exact = {1: "float32", 2: "float32", 4: "float64"}.get(itemsize(t.dtype))
+    if not t.lanes or exact is None:
+        return b.op("sdiv" if signed else "udiv", t, x, y)
+    wide = t.with_dtype(exact)
+    into, back = ("sitofp", "fptosi") if signed else ("uitofp", "fptoui")
+    return b.cast(back, b.op("fdiv", wide, b.cast(into, x, t, wide), b.cast(into, y, t, wide)), wide, t)
 
 
 def _safe_divisor(b: Builder, t: VType, args: Sequence[str]) -> tuple[str, str]:
