@@ -47,8 +47,15 @@ _MATH_PER_S = {
 }
 """Results per second and thread of functions that take longer than moving what they read; a few are called per
 element, without vectors."""
-_WIDE_MATH = 0.4
-"""Share of those rates in float64: half as many values per vector, and longer polynomials."""
+_MATH_64_PER_S = {
+    **dict.fromkeys(("exp", "tanh"), 4e9),
+    "expm1": 1.6e9,
+    **dict.fromkeys(("rsqrt", "exp2", "log", "logistic", "cosh"), 0.7e9),
+    **dict.fromkeys(("log1p", "erf", "erfc", "sinh", "acosh"), 0.4e9),
+    **dict.fromkeys(("sin", "cos", "tan", "pow", "asin", "acos", "atan", "asinh", "atanh", "erf_inv"), 0.2e9),
+    **dict.fromkeys(("cbrt", "atan2", "rem", "lgamma", "digamma"), 0.1e9),
+}
+"""The same in float64, where most are called per element."""
 _ROUNDED_PER_S = {"float16": 12e9, "bfloat16": 4e9}
 """Operations per second and thread on 16-bit floats: every result is rounded."""
 _INTEGER_DIVISIONS_PER_S = 0.6e9
@@ -147,9 +154,8 @@ def _seconds_per_element(op: Op) -> float:
     if not dtypes.is_float(dtype):
         return 1 / _INTEGER_DIVISIONS_PER_S if op.opcode in ("div", "rem") else 0.0
     rounding = 1 / _ROUNDED_PER_S[dtype] if dtype in _ROUNDED_PER_S else 0.0
-    if op.opcode not in _MATH_PER_S:
-        return rounding
-    return rounding + 1 / (_MATH_PER_S[op.opcode] * (_WIDE_MATH if dtype == "float64" else 1.0))
+    rates = _MATH_64_PER_S if dtype == "float64" else _MATH_PER_S
+    return rounding + (1 / rates[op.opcode] if op.opcode in rates else 0.0)
 
 
 def _loops(region: Graph, target: Target) -> float:

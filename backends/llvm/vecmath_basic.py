@@ -85,6 +85,24 @@ def _is_finite(b: Builder, t: VType, args: Sequence[str], params: Params) -> str
     return b.compare("lt", t, b.intrinsic("fabs", t, args[0]), b.const(_INF, t))
 
 
+def _nextafter(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """The number after x on the way to y, by its bits, so that denormals count."""
+    bits = 8 * itemsize(t.dtype)
+    i, boolean = t.with_dtype(f"uint{bits}"), t.with_dtype("bool")
+    x, y = (b.cast("bitcast", a, t, i) for a in args)
+    sign, one, zero = b.const(1 << (bits - 1), i), b.const(1, i), b.const(0, i)
+    size_x, size_y = (b.op("and", i, a, b.const((1 << (bits - 1)) - 1, i)) for a in (x, y))
+    turned = b.compare("ne", i, b.op("and", i, b.op("xor", i, x, y), sign), zero)
+    smaller = b.op("or", boolean, turned, b.compare("gt", i, size_x, size_y))
+    moved = b.op("add", i, x, b.select(i, smaller, b.const(-1, i), one))
+    first = b.op("or", i, b.op("and", i, y, sign), one)
+    moved = b.select(i, b.compare("eq", i, size_x, zero), first, moved)
+    both_zero = b.compare("eq", i, b.op("or", i, size_x, size_y), zero)
+    same = b.op("or", boolean, both_zero, b.compare("eq", i, x, y))
+    moved = b.cast("bitcast", b.select(i, same, y, moved), i, t)
+    return b.select(t, b.compare("uno", t, args[0], args[1]), b.const(float("nan"), t), moved)
+
+
 def _integer_pow(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """``x**n`` by squaring, ``n`` the parameter."""
     x, exponent = args[0], int(params[0])
@@ -182,10 +200,11 @@ FLOAT: Mapping[str, Emitter] = {
     "sign": _float_sign,
     "is_finite": _is_finite,
     "integer_pow": _integer_pow,
+    "nextafter": _nextafter,
 }
 """Functions of floats."""
 
-_EXACT = frozenset({*_ANY, "neg", "abs", "is_finite"})
+_EXACT = frozenset({*_ANY, "neg", "abs", "is_finite", "nextafter"})
 NARROW_FLOAT: Mapping[str, Emitter] = {
     name: emitter if name in _EXACT else through_float32(emitter) for name, emitter in FLOAT.items()
 }

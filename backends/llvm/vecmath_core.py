@@ -84,6 +84,23 @@ class Ops:
         """``x * y + z`` with one rounding."""
         return self.b.intrinsic("fma", self.t, x, self._operand(y), self._operand(z))
 
+    def two_sum(self, x: str, y: str) -> tuple[str, str]:
+        """``x + y`` and what rounding lost of it (Knuth)."""
+        total = self.add(x, y)
+        back = self.sub(total, x)
+        return total, self.add(self.sub(x, self.sub(total, back)), self.sub(y, back))
+
+    def fast_two_sum(self, x: str | float, y: str) -> tuple[str, str]:
+        """`two_sum` where x is not the smaller one."""
+        x = self._operand(x)
+        total = self.add(x, y)
+        return total, self.sub(y, self.sub(total, x))
+
+    def two_product(self, x: str, y: str | float) -> tuple[str, str]:
+        """``x * y`` and what rounding lost of it."""
+        product = self.mul(x, y)
+        return product, self.fma(x, y, self.neg(product))
+
     def _operand(self, value: str | float) -> str:
         return value if isinstance(value, str) else self.c(value)
 
