@@ -20,6 +20,7 @@ _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".sp
 _CHEAP_CYCLES = 0.5
 _WIDE = 2.0
 """How many times as long those take in float64."""
+_BFLOAT16_ROUNDING = 2.0
 _INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
 """Cycles per vector of a division of integers, by their bytes: in floats, the widest ones one after the other."""
 
@@ -179,7 +180,7 @@ def _cost(expr: Apply) -> float:
     if expr.op in ("div", "rem") and dtypes.is_integer(expr.dtype):
         return _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
     if expr.op not in _COSTLY:
-        return _CHEAP_CYCLES
+        return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
     return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)
 
 

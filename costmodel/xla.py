@@ -29,8 +29,8 @@ _CONV_S_PER_PATCH_ELEMENT = 0.6e-9
 _CONV_S_PER_WEIGHT = 0.5e-9
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
-_REDUCE_ELEMENTS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
-_REDUCE_OTHERS_PER_S = 6e9
+_REDUCE_ELEMENTS_PER_S = 6e9
+_ROUNDED_SUMS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
 _WINDOW_ELEMENTS_PER_S = 1.2e9
 _SMALL_PAGE_S_PER_BYTE = 0.35e-9
 _HUGE_PAGE_S_PER_BYTE = 0.05e-9
@@ -120,7 +120,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_reduced_per_s(region, op) * threads), _moving(moved, target))
+        return _KERNEL_S + max(elements / (_reduced_per_s(op) * threads), _moving(moved, target))
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
         return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
@@ -144,8 +144,10 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
-def _reduced_per_s(region: Graph, op: Op) -> float:
-    return _REDUCE_ELEMENTS_PER_S.get(region.types[op.operands[0]].dtype, _REDUCE_OTHERS_PER_S)
+def _reduced_per_s(op: Op) -> float:
+    if op.opcode not in ("reduce_sum", "reduce_prod"):
+        return _REDUCE_ELEMENTS_PER_S
+    return _ROUNDED_SUMS_PER_S.get(op.types[0].dtype, _REDUCE_ELEMENTS_PER_S)
 
 
 def _seconds_per_element(op: Op) -> float:

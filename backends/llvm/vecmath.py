@@ -66,6 +66,7 @@ _FLOAT64 = {
     "sin": vecmath_trig64.sin,
     "tan": vecmath_trig64.tan,
 }
+_HALF = frozenset({"f16c", "avx512f", "neon"})
 _FUSED = frozenset({"fma", "avx512f", "neon"})
 _NARROW = ("float16", "bfloat16")
 _CONVERSIONS = {"convert_element_type": convert, "bitcast_convert_type": bitcast}
@@ -133,6 +134,8 @@ def emit(b: Builder, name: str, t: VType, args: Sequence[str], params: Params = 
     Raises:
         ValueError: the function does not exist for this element type (see `SUPPORTED`), or on this target.
     """
+    if "float16" in (t.dtype, result and result.dtype) and b.features.isdisjoint(_HALF):
+        raise ValueError(f"expected a target that converts float16, found the features {sorted(b.features)}")
     emitter = _EMITTERS.get((name, t.dtype))
     if emitter is not None:
         return emitter(b, t, args, params)

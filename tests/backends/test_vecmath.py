@@ -329,6 +329,13 @@ def test_targets_without_fused_multiply_add_are_refused() -> None:
         emit(Builder(frozenset({"sse4.1"})), "exp", vtype("float32", 4), ["%x"])
 
 
+def test_float16_needs_its_conversions() -> None:
+    b = Builder(frozenset({"avx", "sse4.1"}))
+    for name, source, result in (("add", "float16", "float16"), ("convert_element_type", "float32", "float16")):
+        with pytest.raises(ValueError, match="converts float16"):
+            emit(b, name, vtype(source, 4), ["%x", "%y"], (), vtype(result, 4))
+
+
 def test_nothing_calls_a_library() -> None:
     """Code for vectors has no undefined symbols: linking fails on one, but a call would also be slow."""
     require("avx2")
