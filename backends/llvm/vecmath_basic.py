@@ -38,6 +38,21 @@ def through_float32(emitter: Emitter) -> Emitter:
     return emit
 
 
+def _widened(emitter: Emitter) -> Emitter:
+    """A predicate of narrower floats, which is that of the same float32 numbers."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        wide = t.with_dtype("float32")
+        return emitter(b, wide, [b.cast("fpext", x, t, wide) for x in args], params)
+
+    return emit
+
+
+def _narrow_abs(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    i = t.with_dtype("uint16")
+    return b.cast("bitcast", b.op("and", i, b.cast("bitcast", args[0], t, i), b.const(0x7FFF, i)), i, t)
+
+
 def _compare(predicate: str) -> Emitter:
     return lambda b, t, args, params: b.compare(predicate, t, args[0], args[1])
 
@@ -204,9 +219,11 @@ FLOAT: Mapping[str, Emitter] = {
 }
 """Functions of floats."""
 
-_EXACT = frozenset({*_ANY, "neg", "abs", "is_finite", "nextafter"})
+_MOVES = frozenset(("copy", "select_n", "neg", "nextafter"))
 NARROW_FLOAT: Mapping[str, Emitter] = {
-    name: emitter if name in _EXACT else through_float32(emitter) for name, emitter in FLOAT.items()
+    **{name: emitter if name in _MOVES else through_float32(emitter) for name, emitter in FLOAT.items()},
+    **{name: _widened(FLOAT[name]) for name in (*_COMPARISONS, "is_finite")},
+    "abs": _narrow_abs,
 }
 """Functions of bfloat16 and float16: processors convert to them, but hardly calculate in them."""
 
@@ -258,12 +275,30 @@ def convert(b: Builder, x: str, src: VType, dst: VType) -> str:
     if dst.is_float:
         return _convert_to_float(b, x, src, dst)
     if src.is_float:
-        return b.cast("fptosi.sat" if dst.dtype in SIGNED else "fptoui.sat", x, src, dst)
+        return _convert_to_integer(b, x, src, dst)
     if src.dtype != "bool" and itemsize(dst.dtype) == itemsize(src.dtype):
         return x
     if src.dtype != "bool" and itemsize(dst.dtype) < itemsize(src.dtype):
         return b.cast("trunc", x, src, dst)
     return b.cast("sext" if src.dtype in SIGNED else "zext", x, src, dst)
+
+
+def _convert_to_integer(b: Builder, x: str, src: VType, dst: VType) -> str:
+    """Truncated; saturates, and makes zero of NaN. LLVM's own saturating conversions take vectors apart."""
+    if itemsize(src.dtype) == 2:
+        wide = src.with_dtype("float32")
+        return _convert_to_integer(b, b.cast("fpext", x, src, wide), wide, dst)
+    bits, signed = 8 * itemsize(dst.dtype), dst.dtype in SIGNED
+    low, above = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
+    # Both bounds are powers of two, which floats hold exactly.
+    large = b.compare("ge", src, x, b.const(above, src))
+    inside = b.select(src, b.compare("lt", src, x, b.const(low, src)), b.const(low, src), x)
+    usual = b.compare("lt", src, inside, b.const(above, src))  # false of NaN
+    inside = b.select(src, usual, inside, b.const(0, src))
+    step = dst.with_dtype("int32") if bits < 32 else dst
+    whole = b.cast("fptosi" if signed or bits < 32 else "fptoui", inside, src, step)
+    whole = b.cast("trunc", whole, step, dst) if bits < 32 else whole
+    return b.select(dst, large, b.const(above - 1, dst), whole)
 
 
 def _convert_to_float(b: Builder, x: str, src: VType, dst: VType) -> str:

@@ -179,6 +179,19 @@ def _kept(reduce: Callable[..., Any], x: Any) -> dict[str, Any]:
     return {"dtype": x.dtype} if reduce in (jnp.sum, jnp.prod) else {}
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_pooling_of_every_type_equals_jax(dtype, channels_last, rng):
+    x = rng.integers(-3, 4, (1, 9, 11, 35) if channels_last else (1, 3, 9, 35)).astype(dtypes.to_numpy(dtype))
+    window, strides = ((1, 3, 3, 1), (1, 2, 2, 1)) if channels_last else ((1, 1, 3, 3), (1, 1, 2, 2))
+    lowest = x.dtype.type(-np.inf) if dtypes.is_float(dtype) else x.dtype.type(np.iinfo(dtype).min)
+    for init, combine, target in ((lowest, lax.max, "wide"), (x.dtype.type(0), lax.add, sorted(TARGETS)[0])):
+        fn = lambda v, i=init, c=combine: lax.reduce_window(v, i, c, window, strides, "SAME")  # noqa: E731
+        assert "reduce_window_" in str(jax.make_jaxpr(fn)(x))
+        (got,) = run(lowered(fn, x), TARGETS[target], [x])
+        same(got, jax.jit(fn)(x), f"{combine.__name__} of {dtype}")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_booleans_are_reduced(target, rng):
     x = rng.integers(0, 8, (9, 70)) > 0
