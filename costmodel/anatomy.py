@@ -10,7 +10,7 @@ import numpy as np
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
 from ..ir.lanes import widest
-from ..ir.loop import Apply, Block, Expr, IndexValue, LoopFunc, Read, blocks, buffers, reads
+from ..ir.loop import Apply, Block, Const, Expr, IndexValue, LoopFunc, Read, blocks, buffers, reads
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -21,6 +21,7 @@ _CHEAP_CYCLES = 0.5
 _WIDE = 2.0
 """How many times as long those take in float64."""
 _BFLOAT16_ROUNDING = 2.0
+_CONSTANT_DIVISION = 6.0
 _INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
 """Cycles per vector of a division of integers, by their bytes: in floats, the widest ones one after the other."""
 
@@ -178,7 +179,7 @@ def _cycles(block: Block, main: bool) -> float:
 def _cost(expr: Apply) -> float:
     """Cycles per vector of one function."""
     if expr.op in ("div", "rem") and dtypes.is_integer(expr.dtype):
-        return _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
+        return _CONSTANT_DIVISION if isinstance(expr.args[1], Const) else _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
     if expr.op not in _COSTLY:
         return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
     return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)

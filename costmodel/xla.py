@@ -150,14 +150,23 @@ def _reduced_per_s(op: Op) -> float:
     return _ROUNDED_SUMS_PER_S.get(op.types[0].dtype, _REDUCE_ELEMENTS_PER_S)
 
 
-def _seconds_per_element(op: Op) -> float:
+def _seconds_per_element(region: Graph, op: Op) -> float:
     """Seconds of one thread for an element of an elementwise operation, beyond moving it."""
     dtype = op.types[0].dtype
     if not dtypes.is_float(dtype):
-        return 1 / _INTEGER_DIVISIONS_PER_S if op.opcode in ("div", "rem") else 0.0
+        divides = op.opcode in ("div", "rem") and not _is_constant(region, op.operands[1])
+        return 1 / _INTEGER_DIVISIONS_PER_S if divides else 0.0
     rounding = 1 / _ROUNDED_PER_S[dtype] if dtype in _ROUNDED_PER_S else 0.0
     rates = _MATH_64_PER_S if dtype == "float64" else _MATH_PER_S
     return rounding + (1 / rates[op.opcode] if op.opcode in rates else 0.0)
+
+
+def _is_constant(region: Graph, value: int) -> bool:
+    """Whether all elements are one known number."""
+    op = region.producer(value)
+    if op is not None and op.opcode == "broadcast_in_dim":
+        return _is_constant(region, op.operands[0])
+    return value in region.constants and region.types[value].size == 1
 
 
 def _loops(region: Graph, target: Target) -> float:
@@ -167,7 +176,7 @@ def _loops(region: Graph, target: Target) -> float:
     for op in region.ops:
         if op.opcode not in ELEMENTWISE or op.opcode in _FREE:
             continue
-        seconds += op.types[0].size * _seconds_per_element(op) / target.threads
+        seconds += op.types[0].size * _seconds_per_element(region, op) / target.threads
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
             seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)

@@ -150,15 +150,24 @@ def _shift(opcode: str) -> Emitter:
 
 def _integer_div(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Quotient, truncated; ``x / 0 = -1`` and the smallest number ``/ -1`` is itself."""
+    if _divides_safely(b, t, args[1]):
+        return b.op("sdiv" if t.dtype in SIGNED else "udiv", t, args[0], args[1])
     by_zero, safe = _safe_divisor(b, t, args)
     return b.select(t, by_zero, b.const(-1, t), _quotient(b, t, args[0], safe))
 
 
 def _integer_rem(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Remainder with the dividend's sign; ``x % 0 = x``."""
+    if _divides_safely(b, t, args[1]):
+        return b.op("srem" if t.dtype in SIGNED else "urem", t, args[0], args[1])
     by_zero, safe = _safe_divisor(b, t, args)
     whole = b.op("mul", t, _quotient(b, t, args[0], safe), safe)
     return b.select(t, by_zero, args[0], b.op("sub", t, args[0], whole))
+
+
+def _divides_safely(b: Builder, t: VType, y: str) -> bool:
+    """Whether a divisor is a constant that never traps; LLVM multiplies by its inverse."""
+    return not y.startswith("%") and y not in (b.const(0, t), b.const(-1, t))
 
 
 def _quotient(b: Builder, t: VType, x: str, y: str) -> str:

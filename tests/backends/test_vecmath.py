@@ -351,3 +351,30 @@ def test_nothing_calls_a_library() -> None:
         b.store(t, emit(b, name, t, args, (1,)), "%p", 4)
     b.end()
     assert "call" not in toolchain.assembly(b.module(), features=features)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint64"])
+@pytest.mark.parametrize("divisor", [1, 3, 7, 100, 0, -1, -5])
+def test_division_by_constants_equals_jax(dtype: str, divisor: int, rng: np.random.Generator) -> None:
+    """A constant that never traps is divided by at once; the others like any number."""
+    if divisor < 0 and dtype.startswith("uint"):
+        pytest.skip("unsigned")
+    x = _integers(dtype, rng)[0][:256]
+    t = vtype(dtype, 8)
+    b = Builder(frozenset(toolchain.host_features().replace("+", "").split(",")))
+    b.begin("f", [("ptr", "%p"), ("ptr", "%q")])
+    value = b.load(t, "%p", 1)
+    for number, name in enumerate(("div", "rem")):
+        place = b.gep("i8", "%q", 2048 * number)
+        b.store(t, emit(b, name, t, [value, b.const(divisor, t)]), place, 1)
+    b.end()
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(
+        link.load(toolchain.object_code(b.module(), features=toolchain.host_features())).address("f")
+    )
+    out = np.zeros((2, 2048 // x.itemsize), dtype)
+    for start in range(0, 256, 8):
+        call(x[start:].ctypes.data, out[:, start:].ctypes.data)
+    with jax.enable_x64(True):
+        for found, function in zip(out, (lax.div, lax.rem), strict=True):
+            wanted = jax.jit(lambda v, f=function: f(v, jnp.full_like(v, divisor)))(x)
+            np.testing.assert_array_equal(found[:256], np.asarray(wanted))
