@@ -146,7 +146,8 @@ class Builder:
         if self._header:
             raise RuntimeError(f"expected every function closed, found an open one: {self._header!r}")
         nodes = [f"{name} = {node}" for node, name in self._metadata.items()]
-        return "\n".join([*self._globals.values(), *self._declares.values(), *self._functions, *nodes, ""])
+        constants = [f"{name} = {text}" for text, name in self._globals.items()]
+        return "\n".join([*constants, *self._declares.values(), *self._functions, *nodes, ""])
 
     @property
     def length(self) -> int:
@@ -227,31 +228,6 @@ class Builder:
         """Complete a phi, usually with the value at the end of the loop."""
         self._lines[self._phis[phi]] += f", [{value}, %{block}]"
 
-    def rarely(
-        self, holds: str, texts: Sequence[str], usual: Sequence[str], then: Callable[[], Sequence[str]]
-    ) -> list[str]:
-        """Values that are computed in another way where a scalar condition holds, which it rarely does.
-
-        Args:
-            holds: The condition.
-            texts: LLVM types of the values.
-            usual: The values where it does not hold.
-            then: Emits the others.
-        """
-        before, special, after = self.block, self.fresh_label("rare"), self.fresh_label("usual")
-        self.cond_br(holds, special, after, (1, 1000))
-        self.label(special)
-        self.enter()
-        found = then()
-        self.leave()
-        end = self.block
-        self.br(after)
-        self.label(after)
-        out = [self.phi(text, value, before) for text, value in zip(texts, usual, strict=True)]
-        for result, value in zip(out, found, strict=True):
-            self.add_incoming(result, value, end)
-        return out
-
     # Constants --------------------------------------------------------------------------------------------------------
 
     def const(self, value: float | int | bool, t: VType) -> str:
@@ -265,23 +241,9 @@ class Builder:
         scalar = _SCALAR_TEXT[t.dtype]
         return "<" + ", ".join(f"{scalar} {scalar_constant(value, t.dtype)}" for value in values) + ">"
 
-    def lookup(self, values: Sequence[float], t: VType, index: str, index_type: VType) -> str:
-        """Elements of a constant table of floats, one per lane; ``index`` is inside of it in every lane."""
-        scalar = _SCALAR_TEXT[t.dtype]
-        body = ", ".join(f"{scalar} {scalar_constant(value, t.dtype)}" for value in values)
-        kind = f"[{len(values)} x {scalar}]"
-        table = f"private unnamed_addr constant {kind} [{body}]"
-        if table not in self._globals:
-            self._globals[table] = f"@table{len(self._globals)} = {table}"
-        name = self._globals[table].split(" ", 1)[0]
-        if not t.lanes:
-            return self.effect(f"load {scalar}, ptr {self.value(f'getelementptr {scalar}, ptr {name}, i64 {index}')}")
-        pointers = f"<{t.lanes} x ptr>"
-        places = self.value(f"getelementptr {scalar}, ptr {name}, {index_type.text} {index}")
-        gather, mask = f"llvm.masked.gather.{t.suffix}.v{t.lanes}p0", f"<{t.lanes} x i1>"
-        args = [(pointers, places), ("i32", "8"), (mask, "splat (i1 true)"), (t.text, "poison")]
-        self._declares.setdefault(gather, f"declare {t.text} @{gather}({pointers}, i32 immarg, {mask}, {t.text})")
-        return self.call(gather, t.text, args)
+    def global_constant(self, kind: str, body: str) -> str:
+        """Name of a private constant of the module with LLVM type ``kind``, such as an array."""
+        return self._globals.setdefault(f"private unnamed_addr constant {kind} {body}", f"@g{len(self._globals)}")
 
     # Arithmetic -------------------------------------------------------------------------------------------------------
 

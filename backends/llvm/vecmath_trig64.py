@@ -23,14 +23,14 @@ def _reduce(o: Ops, x: str) -> Angle:
     """The angle modulo a quarter turn; of infinities and NaN it is NaN."""
     usual = _reduce_small(o, x)
     large = o.compare("ge", o.abs(x), _LARGE)
-    any_large = o.b.reduce("or", o.t.with_dtype("bool"), large) if o.t.lanes else large
 
     def others() -> Angle:
         high, low, quarters = _reduce_large(o, x)
         chosen = o.b.select(o.i, large, quarters, usual[2])
         return o.select(large, high, usual[0]), o.select(large, low, usual[1]), chosen
 
-    high, low, quarters = o.b.rarely(any_large, (o.t.text, o.t.text, o.i.text), usual, others)
+    types = (o.t, o.t, o.i)
+    high, low, quarters = o.rarely(large, tuple(zip(types, usual, strict=True)), others)
     return high, low, quarters
 
 
@@ -52,7 +52,7 @@ def _reduce_large(o: Ops, x: str) -> Angle:
     row = o.iop("and", o.iop("ashr", exponent, 4), 63)
     shift = o.iop("sub", o.iop("shl", row, 4), o.mantissa)
     m = o.from_bits(o.iop("sub", o.bits(x), o.iop("shl", shift, o.mantissa)))
-    parts = [o.b.lookup(column, o.t, row, o.i) for column in TURNS_64]
+    parts = [o.lookup(column, row) for column in TURNS_64]
     products = [o.two_product(m, part) for part in parts]
     high, low = o.two_sum(_fraction(o, products[0][0]), _fraction(o, products[0][1]))
     for term in (products[1][0], products[1][1], products[2][0]):
