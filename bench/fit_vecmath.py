@@ -1,4 +1,4 @@
-"""Fits the polynomials of `tilewright.backends.llvm.vecmath_coeffs`: ``python -m tilewright.bench.fit_vecmath``.
+"""Fits the polynomials of `vecmath_coeffs` and `vecmath_coeffs64`: ``python -m tilewright.bench.fit_vecmath``.
 
 Remez's exchange algorithm in 50-digit decimal arithmetic. Coefficients are rounded to the working precision one after
 the other, lowest power first, and the others fitted again around each rounded one, so that rounding costs little.
@@ -137,11 +137,11 @@ def _arctan_inverse(n: int) -> Decimal:
 
 
 def erfc(x: Decimal) -> Decimal:
-    """Complementary error function up to 10, from erf's series without cancellation and enough digits to subtract."""
+    """Complementary error function up to 28, from erf's series without cancellation and enough digits to subtract."""
     with localcontext() as context:
-        context.prec = 120
+        context.prec = 120 if x < 10 else 440
         term, total, k = x, x, 0
-        while term > total * Decimal("1e-118"):
+        while term > total * Decimal(10) ** (2 - context.prec):
             k += 1
             term *= 2 * x * x / (2 * k + 1)
             total += term
@@ -152,7 +152,7 @@ def erfc(x: Decimal) -> Decimal:
 def _pi() -> Decimal:
     """Machin's formula."""
     with localcontext() as context:
-        context.prec = 130
+        context.prec = 450
         return 4 * (4 * _arctan_inverse(5) - _arctan_inverse(239))
 
 
@@ -207,6 +207,12 @@ def _atan_tail(z: Decimal) -> Decimal:
     return (8 * total / x - 1) / z
 
 
+def _log_quotient(z: Decimal) -> Decimal:
+    """``log((1 + s) / (1 - s)) / (2 s)`` of ``z = s**2``."""
+    s = z.sqrt()
+    return ((1 + s) / (1 - s)).ln() / (2 * s)
+
+
 def _cos_weight(z: Decimal) -> Decimal:
     return (1 - z / 2) / z**2 + _cos_tail(z)
 
@@ -234,7 +240,48 @@ def problems() -> list[Problem]:
         Problem("ERF_SMALL", lambda z: _erf_ratio(z) - 1, range(7), d("1e-12"), _ONE, _erf_ratio),
         Problem("ERF_LARGE", lambda x: erfc(x).ln() / LN2, range(7), _ONE, d(4), lambda x: 1 / erfc(x)),
         Problem("ERFC", _erfc_mapped, range(12), -_ONE, d("8.6") / d("11.6"), _erfc_mapped),
+        *_float64_problems(),
     ]
+
+
+def _float64_problems() -> list[Problem]:
+    """The polynomials of float64 functions."""
+    d, low, high = Decimal, -_HALF_LN2, _HALF_LN2
+    log_end = d("0.0401")  # of f between -0.25 and 0.5, s = f / (2 + f)
+    return [
+        Problem("EXP_64", lambda x: x.exp(), range(13), low, high, lambda x: x.exp(), 53),
+        Problem("EXP2_64", lambda x: (x * LN2).exp(), range(13), d("-.5"), d(".5"), lambda x: (x * LN2).exp(), 53),
+        Problem("EXPM1_64", _expm1_tail, range(12), low, high, lambda x: (x.exp() - 1) / x**2, 53),
+        Problem("LOG_64", lambda z: 2 * (_log_quotient(z) - 1) / z, range(8), _TINY, log_end, lambda z: 1 / z, 53),
+        Problem(
+            "LOG_LONG", lambda z: (_log_quotient(z) - 1 - z / 3) / z**2, range(8), _TINY, log_end, lambda z: z**-2, 53
+        ),
+        Problem("SIN_TAIL_64", _sin_tail, range(6), _TINY, _QUARTER_PI_SQUARED, lambda z: 1 / z + _sin_tail(z), 53),
+        Problem("COS_TAIL_64", _cos_tail, range(6), _TINY, _QUARTER_PI_SQUARED, _cos_weight, 53),
+        Problem("ATAN_TAIL_64", _atan_tail, range(21), _TINY, _ONE, lambda z: 1 / z + _atan_tail(z), 53),
+        Problem("CBRT_INVERSE", _cube_root_inverse, range(6), d(".374"), d("3.001"), _cube_root_inverse, 53),
+        Problem("ERF_SMALL_64", lambda z: _erf_ratio(z) - 1, range(13), d("1e-12"), _ONE, _erf_ratio, 53),
+        Problem("ERF_LARGE_64", lambda x: erfc(x).ln() / LN2, range(18), _ONE, d(6), lambda x: 1 / erfc(x), 53),
+        Problem("ERFC_64", _erfc_mapped, range(27), -_ONE, d("25.8") / d("28.8"), _erfc_mapped, 53),
+    ]
+
+
+def _cube_root_inverse(x: Decimal) -> Decimal:
+    return (-x.ln() / 3).exp()
+
+
+def _turns_64() -> tuple[tuple[float, ...], ...]:
+    """What float64 angles of each size are multiplied by, see `vecmath_trig64`."""
+    rows: list[list[float]] = []
+    with localcontext() as context:
+        context.prec = 440
+        for row in range(64):
+            rest, parts = Decimal(2) ** (16 * row - 52) / (2 * _pi()) % 1, list[float]()
+            for _ in range(4):
+                parts.append(float(rest))
+                rest -= Decimal(parts[-1])
+            rows.append(parts)
+    return tuple(zip(*rows, strict=True))
 
 
 def main() -> None:
@@ -244,6 +291,7 @@ def main() -> None:
         parts.append(float(rest))
         rest -= Decimal(parts[-1])
     print(f"# 1 / (2 pi) in four parts\nTURNS = {tuple(parts)!r}")
+    print(f"# 2**(16 row - 52) / (2 pi) modulo 1 in four parts: a column per part\nTURNS_64 = {_turns_64()!r}")
     for problem in problems():
         coeffs, error = fit(problem)
         print(f"# relative error 2**{math.log2(error):.1f}")

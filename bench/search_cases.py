@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..backends.llvm.vecmath import SUPPORTED
 from ..driver.kernels import BACKEND
-from ..driver.planning import SUPPORTED_OPS
 from ..driver.references import references
 from ..frontends.jaxpr import to_graph
 from ..ir.graph_edit import subgraph
@@ -86,7 +86,7 @@ def make_task(case: Case, target: Target, seed: int = 0) -> TuneTask:
     constants = [jnp.asarray(rng.standard_normal(shape), np.float32) for shape in case.constants]
     closed = jax.make_jaxpr(lambda *operands: case.fn(*operands, *constants))(*args)
     graph = sink_views(PassManager(GRAPH_PASSES).run(to_graph(closed)))
-    regions = [r for r in group(graph, SUPPORTED_OPS) if r.kind not in ("alias", "view")]
+    regions = [r for r in group(graph, SUPPORTED) if r.kind not in ("alias", "view")]
     if len(regions) != 1:
         raise ValueError(f"expected one region, found {len(regions)}")
     region = subgraph(graph, regions[0].members)

@@ -34,9 +34,15 @@ def _logistic(x: np.ndarray) -> np.ndarray:
 
 
 REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "acos": np.arccos,
+    "acosh": np.arccosh,
+    "asin": np.arcsin,
+    "asinh": np.arcsinh,
     "atan": np.arctan,
+    "atanh": np.arctanh,
     "cbrt": np.cbrt,
     "cos": np.cos,
+    "cosh": np.cosh,
     "erf": scipy.special.erf,
     "erfc": scipy.special.erfc,
     "exp": np.exp,
@@ -47,6 +53,7 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "logistic": _logistic,
     "rsqrt": lambda x: 1.0 / np.sqrt(x),
     "sin": np.sin,
+    "sinh": np.sinh,
     "sqrt": np.sqrt,
     "tan": np.tan,
     "tanh": np.tanh,
@@ -54,9 +61,15 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """The functions of one float32 argument, to be called with float64."""
 
 MAX_ULP: dict[str, float] = {
+    "acos": 2.5,
+    "acosh": 2.5,
+    "asin": 2.6,
+    "asinh": 2.5,
     "atan": 1.4,
+    "atanh": 2.5,
     "cbrt": 1.0,
     "cos": 1.7,
+    "cosh": 2.0,
     "erf": 1.5,
     "erfc": 3.1,
     "exp": 1.0,
@@ -67,6 +80,7 @@ MAX_ULP: dict[str, float] = {
     "logistic": 1.7,
     "rsqrt": 1.5,
     "sin": 1.7,
+    "sinh": 2.7,
     "sqrt": 0.5,
     "tan": 1.4,
     "tanh": 1.9,

@@ -9,9 +9,11 @@ import numpy as np
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
+from ..ir.lanes import widest
 from ..ir.loop import (
     Apply,
     Block,
+    Const,
     Expr,
     Index,
     IndexValue,
@@ -32,6 +34,12 @@ _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
 _CHEAP_CYCLES = 0.5
+_WIDE = 2.0
+"""How many times as long those take in float64."""
+_BFLOAT16_ROUNDING = 2.0
+_CONSTANT_DIVISION = 6.0
+_INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
+"""Cycles per vector of a division of integers, by their bytes: in floats, the widest ones one after the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +87,7 @@ class WorkloadAnatomy:
         multiplies: whether the main Block's value is a product.
         guarded: whether the main Block reads padding.
         accesses: all distinct accesses.
+        element_bytes: bytes of the widest element type, which decides how many lanes vectors have.
     """
 
     columns: dict[str, int]
@@ -93,6 +102,7 @@ class WorkloadAnatomy:
     multiplies: bool
     guarded: bool
     accesses: tuple[Access, ...]
+    element_bytes: int
 
     def column(self, block: str, iterator: str) -> int | None:
         """Number of a Block's iterator; None if there is none of that name."""
@@ -142,6 +152,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         update.monoid is not None and isinstance(update.value, Apply) and update.value.op == "mul",
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
+        widest(func),
     )
 
 
@@ -178,11 +189,20 @@ def _cycles(block: Block, main: bool) -> float:
     while pending:
         expr, free = pending.pop()
         if isinstance(expr, Apply) and _varies(expr, inner):
-            total += 0.0 if free and expr.op == "mul" else _COSTLY.get(expr.op, _CHEAP_CYCLES)
+            total += 0.0 if free and expr.op == "mul" else _cost(expr)
             pending += [(arg, False) for arg in expr.args]
         elif isinstance(expr, Where | Let):
             pending += [(part, False) for part in operands(expr)]
     return total
+
+
+def _cost(expr: Apply) -> float:
+    """Cycles per vector of one function."""
+    if expr.op in ("div", "rem") and dtypes.is_integer(expr.dtype):
+        return _CONSTANT_DIVISION if isinstance(expr.args[1], Const) else _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
+    if expr.op not in _COSTLY:
+        return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
+    return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)
 
 
 def _varies(expr: Expr, names: frozenset[str] | set[str]) -> bool:

@@ -110,9 +110,9 @@ class FeatureExtractor:
     def __init__(self, work: WorkloadAnatomy, target: Target) -> None:
         self.work = work
         self.target = target
-        self.lanes = target.vector_bits // 32
-        self.hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * self.lanes), 1e8)
-        self.register_count = 32 if self.lanes >= 16 or target.arch == "aarch64" else 16
+        self.lanes = target.vector_bytes // work.element_bytes
+        self.hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * (target.vector_bits // 32)), 1e8)
+        self.register_count = 32 if target.vector_bits >= 512 or target.arch == "aarch64" else 16
 
     def __call__(self, traces: Sequence[Trace]) -> np.ndarray:
         """Features of schedules.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..ir import dtypes
 from ..ir.graph import Graph, Op
 from ..ir.infer import ELEMENTWISE
 from ..ir.target import Target
@@ -37,6 +38,7 @@ _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
 _PLACE_ELEMENTS_PER_S = 0.25e9
 """Places of extreme values are found one element after the other, without vectors."""
+_ROUNDED_SUMS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
 _WINDOW_ELEMENTS_PER_S = 1.2e9
 _SMALL_PAGE_S_PER_BYTE = 0.35e-9
 _HUGE_PAGE_S_PER_BYTE = 0.05e-9
@@ -53,6 +55,18 @@ _MATH_PER_S = {
 }
 """Results per second and thread of functions that take longer than moving what they read; a few are called per
 element, without vectors."""
+_MATH_64_PER_S = {
+    **dict.fromkeys(("exp", "tanh"), 4e9),
+    "expm1": 1.6e9,
+    **dict.fromkeys(("rsqrt", "exp2", "log", "logistic", "cosh"), 0.7e9),
+    **dict.fromkeys(("log1p", "erf", "erfc", "sinh", "acosh"), 0.4e9),
+    **dict.fromkeys(("sin", "cos", "tan", "pow", "asin", "acos", "atan", "asinh", "atanh", "erf_inv"), 0.2e9),
+    **dict.fromkeys(("cbrt", "atan2", "rem", "lgamma", "digamma"), 0.1e9),
+}
+"""The same in float64, where most are called per element."""
+_ROUNDED_PER_S = {"float16": 12e9, "bfloat16": 4e9}
+"""Operations per second and thread on 16-bit floats: every result is rounded."""
+_INTEGER_DIVISIONS_PER_S = 0.6e9
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or".split())
 _PLACES = frozenset(("argmax", "argmin"))
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
@@ -121,7 +135,7 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _streaming(moved, target))
+        return _KERNEL_S + max(elements / (_reduced_per_s(op) * threads), _streaming(moved, target))
     if op.opcode in _PLACES:
         return _KERNEL_S + elements / (_PLACE_ELEMENTS_PER_S * threads)
     if op.opcode in _WINDOWS:
@@ -174,6 +188,31 @@ def _streaming(size: int, target: Target) -> float:
     return _moving(size, target) + through
 
 
+def _reduced_per_s(op: Op) -> float:
+    if op.opcode not in ("reduce_sum", "reduce_prod"):
+        return _REDUCE_ELEMENTS_PER_S
+    return _ROUNDED_SUMS_PER_S.get(op.types[0].dtype, _REDUCE_ELEMENTS_PER_S)
+
+
+def _seconds_per_element(region: Graph, op: Op) -> float:
+    """Seconds of one thread for an element of an elementwise operation, beyond moving it."""
+    dtype = op.types[0].dtype
+    if not dtypes.is_float(dtype):
+        divides = op.opcode in ("div", "rem") and not _is_constant(region, op.operands[1])
+        return 1 / _INTEGER_DIVISIONS_PER_S if divides else 0.0
+    rounding = 1 / _ROUNDED_PER_S[dtype] if dtype in _ROUNDED_PER_S else 0.0
+    rates = _MATH_64_PER_S if dtype == "float64" else _MATH_PER_S
+    return rounding + (1 / rates[op.opcode] if op.opcode in rates else 0.0)
+
+
+def _is_constant(region: Graph, value: int) -> bool:
+    """Whether all elements are one known number."""
+    op = region.producer(value)
+    if op is not None and op.opcode == "broadcast_in_dim":
+        return _is_constant(region, op.operands[0])
+    return value in region.constants and region.types[value].size == 1
+
+
 def _loops(region: Graph, target: Target) -> float:
     """Seconds of the elementwise parts and of moving: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
@@ -182,8 +221,7 @@ def _loops(region: Graph, target: Target) -> float:
     for op in region.ops:
         if op.opcode not in (ELEMENTWISE - _FREE) | _MOVES:
             continue
-        if op.opcode in _MATH_PER_S:
-            seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
+        seconds += op.types[0].size * _seconds_per_element(region, op) / target.threads
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         ends = op.result in outputs or any(u.opcode not in fused for u in users)
         if ends and (op.opcode in ELEMENTWISE or op.result in outputs):

@@ -19,7 +19,7 @@ from jax.extend.core import jaxpr_as_fun
 from ..backends.xla import emit, emit_float64
 from ..ir import dtypes
 from ..ir.graph import Graph
-from .references import tolerance
+from .references import largest_error, tolerance
 
 MIN_PAIRS = 5
 MAX_PAIRS = 40
@@ -92,8 +92,7 @@ def _compare(wide: np.ndarray, narrow: np.ndarray, mine: np.ndarray, dtype: str)
     if not special or not np.isfinite(mine[finite]).all():
         return OutputError(float("inf"), 0.0, 0.0)
     usable = finite & np.isfinite(wide)
-    error = float(np.max(np.abs(mine - wide), where=usable, initial=0.0))
-    baseline = float(np.max(np.abs(narrow - wide), where=usable, initial=0.0))
+    error, baseline = largest_error(mine, wide, usable), largest_error(narrow, wide, usable)
     bound = tolerance(wide, narrow, dtype) if dtypes.is_float(dtype) else 2 * baseline
     return OutputError(error, baseline, bound)
 

@@ -10,6 +10,7 @@ from ..backends.llvm.toolchain import assembly, optimized_ir
 from ..ir.graph import Graph
 from ..ir.graph_edit import subgraph
 from ..ir.graph_text import print_graph
+from ..ir.lanes import vector_lanes
 from ..ir.loop import LoopFunc
 from ..ir.target import Target
 from ..ir.text import print_ir
@@ -64,7 +65,7 @@ class LoweredWorkload:
         """The scheduled program in the form that code is generated from; empty without a trace."""
         if self.trace is None:
             return ""
-        return print_ir(legalize(replay(self.func, self.trace), self.target.vector_bits // 32))
+        return print_ir(legalize(replay(self.func, self.trace), vector_lanes(self.func, self.target)))
 
     def llvm_ir(self) -> str:
         """The LLVM IR of its kernel after inlining and promotion to registers; empty without a trace."""

@@ -27,8 +27,6 @@ from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
 
-SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -80,7 +78,7 @@ def partition(graph: Graph) -> Partition:
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}
-    for region in group(graph, SUPPORTED_OPS):
+    for region in group(graph, SUPPORTED):
         if region.kind == "alias":
             regions.append((region, ""))
             continue

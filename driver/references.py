@@ -25,7 +25,7 @@ class Reference:
 
     Args:
         arguments: by graph value, inputs and constants.
-        outputs: by graph value, in float64 where they are floating point numbers.
+        outputs: by graph value, in float64 where they are floating point numbers, else what `jax.jit` gives.
         tolerances: by graph value, the largest error that the accuracy contract allows.
     """
 
@@ -42,8 +42,14 @@ def tolerance(exact: np.ndarray, baseline: np.ndarray, dtype: str) -> float:
     if not finite.any():
         return 0.0
     epsilon = float(jax.numpy.finfo(dtype).eps)
-    error = float(np.max(np.abs(exact - baseline), where=finite, initial=0.0))
+    error = largest_error(baseline, exact, finite)
     return 2.0 * error + 16.0 * epsilon * float(np.max(np.abs(exact), where=finite, initial=0.0))
+
+
+def largest_error(found: np.ndarray, exact: np.ndarray, where: np.ndarray) -> float:
+    """Largest absolute difference where a mask says that both are finite."""
+    with np.errstate(invalid="ignore"):  # infinities may stand elsewhere
+        return float(np.max(np.abs(found - exact), where=where, initial=0.0))
 
 
 def references(regions: Sequence[Graph], seed: int) -> list[Reference]:
@@ -57,17 +63,25 @@ def references(regions: Sequence[Graph], seed: int) -> list[Reference]:
     opened = [_constants_as_inputs(g) for g in regions]
     arguments = [_arguments(region, rng) for region in regions]
     operands = [[a[v] for v in graph.inputs] for graph, a in zip(opened, arguments, strict=True)]
-    baseline = _run(opened, operands)
+    with jax.enable_x64(any(_has_64_bits(g) for g in opened)):
+        baseline = _run(opened, operands)
     with jax.enable_x64(True):
         exact = _run([promote(g) for g in opened], operands)
-    return [
-        Reference(
-            given,
-            dict(zip(region.outputs, wide, strict=True)),
-            {v: tolerance(w, n, region.types[v].dtype) for v, w, n in zip(region.outputs, wide, narrow, strict=True)},
-        )
-        for region, given, wide, narrow in zip(regions, arguments, exact, baseline, strict=True)
-    ]
+    return [_reference(*item) for item in zip(regions, arguments, exact, baseline, strict=True)]
+
+
+def _reference(
+    region: Graph, arguments: dict[int, np.ndarray], exact: list[np.ndarray], baseline: list[np.ndarray]
+) -> Reference:
+    results = list(zip(region.outputs, exact, baseline, strict=True))
+    types = {v: region.types[v].dtype for v in region.outputs}
+    outputs = {v: wide if dtypes.is_float(types[v]) else usual for v, wide, usual in results}
+    return Reference(arguments, outputs, {v: tolerance(wide, usual, types[v]) for v, wide, usual in results})
+
+
+def _has_64_bits(graph: Graph) -> bool:
+    """Whether JAX computes the graph's types only where it is told to keep 64 bits."""
+    return any(t.dtype in ("int64", "uint64", "float64") for t in graph.types.values())
 
 
 def _constants_as_inputs(graph: Graph) -> Graph:

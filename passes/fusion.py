@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..ir.graph import Graph, Op
+from ..ir import dtypes
+from ..ir.graph import Graph, Op, TensorType
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
-from .lower_blocks import AXIS_REDUCTIONS, CONTRACTIONS, WINDOWS
+from .lower_blocks import AXIS_REDUCTIONS, CONTRACTED, CONTRACTIONS, WINDOWS
 from .lower_moves import JOINS, MAX_PARTS, is_place
 
 _LONGEST_COLUMN = 8192
@@ -50,17 +51,17 @@ class Region:
         return tuple(self.full[axis] for axis in self.kept)
 
 
-def group(graph: Graph, supported: Collection[str]) -> tuple[Region, ...]:
+def group(graph: Graph, supported: Mapping[str, Collection[str]]) -> tuple[Region, ...]:
     """Partition the operations that kernels can compute into regions.
 
     Args:
         graph: a simplified graph.
-        supported: elementwise opcodes that the backend can emit.
+        supported: element types of the operands that the backend can emit an elementwise operation for, by opcode.
 
     Returns:
         Regions in order of their last operation; operations in none of them stay XLA's.
     """
-    grouping = _Grouping(graph, frozenset(supported))
+    grouping = _Grouping(graph, supported)
     for index in range(len(graph.ops)):
         grouping.add(index)
     return tuple(sorted(grouping.regions.values(), key=lambda r: r.members[-1]))
@@ -107,7 +108,7 @@ def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
 
 
 class _Grouping:
-    def __init__(self, graph: Graph, supported: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, supported: Mapping[str, Collection[str]]) -> None:
         self.graph = graph
         self.supported = supported
         self.regions: dict[int, Region] = {}
@@ -140,14 +141,21 @@ class _Grouping:
         if op.opcode in VIEWS:
             return "view"
         if op.opcode in CONTRACTIONS:
-            return "contraction"
+            return "contraction" if all(t.dtype == CONTRACTED for t in types) else None
         if op.opcode in WINDOWS:
             return "reduction"
         if op.opcode in AXIS_REDUCTIONS:
             return "rows" if self._rescalable(op) else "reduction"
-        if op.opcode in JOINS | IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
-            return "elementwise"
-        return None
+        return "elementwise" if op.opcode in JOINS | IDENTITIES or self._supported(op, types) else None
+
+    def _supported(self, op: Op, types: list[TensorType]) -> bool:
+        """Whether an elementwise operation can be emitted for its element types."""
+        if op.opcode not in ELEMENTWISE:
+            return False
+        operand = types[1] if op.opcode == "select_n" else types[0]
+        if op.opcode == "pow" and types[1].dtype != operand.dtype:
+            return False
+        return operand.dtype in self.supported.get(op.opcode, ())
 
     def _rescalable(self, op: Op) -> bool:
         """Whether what is reduced stays in a cache until it is rescaled: rows, and short columns of whole vectors."""
@@ -260,7 +268,7 @@ class _Grouping:
                 fits = feeding.full in (region.full, region.reduced)
                 return replace(region, members=()) if fits and self._all_aliases(feeding) else None
             case "contraction" | "reduction" | "elementwise", "elementwise" if feeding.full == region.full:
-                return replace(feeding, members=())
+                return replace(feeding, members=()) if self._as_wide(feeding, region) else None
             case "contraction" | "reduction" | "elementwise", "alias":
                 return None
             case "elementwise", "rows" if feeding.full == region.full:
@@ -300,6 +308,13 @@ class _Grouping:
         """Whether reshapes only add and remove unit axes."""
         source = self.graph.types[self.graph.ops[region.members[0]].operands[0]]
         return self._all_aliases(region) and _squeezed(source.shape) == region.full
+
+    def _as_wide(self, feeding: Region, region: Region) -> bool:
+        """Whether a region has no wider elements than a contraction before it: vectors are as long as those allow."""
+        if feeding.kind != "contraction":
+            return True
+        types = [self.graph.types[v] for m in region.members for v in self.graph.ops[m].results]
+        return all(dtypes.itemsize(t.dtype) <= dtypes.itemsize(CONTRACTED) for t in types)
 
     def _absorbs_view(self, feeding: Region, region: Region) -> bool:
         """Views become index expressions of their reader; padding only where the reader can guard its reads."""

@@ -29,6 +29,7 @@ from .lower_blocks import (
 )
 from .lower_moves import MOVES
 from .naming import align_names
+from .widen import widen
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "MOVES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
 
@@ -37,7 +38,7 @@ VIEWS = frozenset("reshape squeeze transpose broadcast_in_dim rev slice pad".spl
 ALIASES = frozenset(("reshape", "squeeze"))
 """Views that leave the row-major order of elements as it is."""
 IDENTITIES = frozenset(("copy", "stop_gradient", "name"))
-DTYPES = frozenset(("float32", "int32", "bool"))
+DTYPES = frozenset((*dtypes.FLOATS, *dtypes.INTEGERS, dtypes.BOOL))
 """Element types that kernels compute on."""
 
 _ROUNDING = {"AWAY_FROM_ZERO": 0, "TO_NEAREST_EVEN": 1}
@@ -126,7 +127,7 @@ class Lowering:
         for buffer in reversed(self.allocated):
             body = Alloc(buffer, body)
         func = LoopFunc(name, tuple(params), len(outputs), body)
-        return Workload(align_names(expand(collapse(func))), inputs, constants, outputs)
+        return Workload(widen(align_names(expand(collapse(func)))), inputs, constants, outputs)
 
     def _parameter(self, value: int, name: str, known: bool = False) -> Buffer:
         type_ = self.graph.types[value]

@@ -29,6 +29,8 @@ EXTREME_PLACES = {"argmax": "max", "argmin": "min"}
 AXIS_REDUCTIONS = frozenset((*REDUCTIONS, *EXTREME_PLACES))
 """Operations that reduce over the axes in ``axes``."""
 CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
+CONTRACTED = "float32"
+"""Element type of contractions that have loops."""
 WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
 
 
@@ -110,8 +112,8 @@ def _window(low: Lowering, op: Op, buffer: Buffer) -> None:
 
 
 def _product(low: Lowering, op: Op, buffer: Buffer, left: Expr, right: Expr) -> Expr:
-    if buffer.dtype != "float32" or left.dtype != buffer.dtype or right.dtype != buffer.dtype:
-        raise LoweringError("expected a float32 contraction of float32 operands")
+    if any(dtype != CONTRACTED for dtype in (buffer.dtype, left.dtype, right.dtype)):
+        raise LoweringError(f"expected a {CONTRACTED} contraction of {CONTRACTED} operands")
     return Apply("mul", (left, right), buffer.dtype)
 
 

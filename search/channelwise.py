@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -31,7 +32,7 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     if not data or not taps or not _along_channels(parts, update, data[-1]):
         return None
     tile = data[-2] if len(data) > 1 else None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
     rows = _position_tiles(tile, last, target)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
@@ -41,17 +42,17 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     default: Decisions = {
         "rows": next((r for r in rows if r * wide <= registers(target) * 3 // 4), rows[-1]),
         "vectors": wide,
-        "order": orders[0] if tile is not None and _by_position(data[-1], wide * lanes, target) else "channels",
+        "order": orders[0] if tile is not None and _by_position(data[-1], wide * lanes, lanes, target) else "channels",
     }
     choices = {"rows": rows, "vectors": vectors, "order": orders}
     return Sketch(
-        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, d, target)
+        "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, lanes, d, target)
     )
 
 
-def _by_position(channel: Iter, width: int, target: Target) -> bool:
+def _by_position(channel: Iter, width: int, lanes: int, target: Target) -> bool:
     """Whether positions are the outer loops: channels are few, or cut into too few parts to share evenly."""
-    few = channel.extent <= _FEW_CHANNELS * (target.vector_bits // 32)
+    few = channel.extent <= _FEW_CHANNELS * lanes
     ragged = channel.extent % width != 0 and trips(channel, width) < 2 * target.threads
     return few or ragged
 
@@ -82,9 +83,15 @@ def _position_tiles(tile: Iter | None, taps: int, target: Target) -> tuple[int, 
 
 
 def _channelwise_trace(
-    parts: Anatomy, update: Block, data: list[Iter], taps: list[Iter], last: int, d: Decisions, target: Target
+    parts: Anatomy,
+    update: Block,
+    data: list[Iter],
+    taps: list[Iter],
+    last: int,
+    lanes: int,
+    d: Decisions,
+    target: Target,
 ) -> Trace:
-    lanes = target.vector_bits // 32
     root, channel = parts.root.name, data[-1]
     rows, width = int(d["rows"]), min(int(d["vectors"]) * lanes, channel.extent)
     tile = data[-2] if len(data) > 1 else None

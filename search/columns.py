@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..ir import dtypes
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Access, Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -44,6 +45,7 @@ class _Columns:
         steps: steps of the longest reduction.
         row_bytes: bytes that are read per lane and step.
         once: whether the operand is read once.
+        lanes: values per vector.
     """
 
     parts: Anatomy
@@ -52,6 +54,7 @@ class _Columns:
     steps: int
     row_bytes: int
     once: bool
+    lanes: int
 
 
 def columns(func: LoopFunc, target: Target) -> Sketch | None:
@@ -62,8 +65,8 @@ def columns(func: LoopFunc, target: Target) -> Sketch | None:
     channel = parts.root.iters[-1]
     if not all(_along(block, channel.extent) for block in parts.all_blocks):
         return None
-    found = _columns(parts, channel)
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
+    found = _columns(parts, channel, lanes)
     size = math.prod(it.extent for it in found.leading) * channel.extent * found.steps * found.row_bytes
     if channel.extent < lanes or (found.once and size <= target.l2_bytes):
         return None
@@ -98,7 +101,7 @@ def _along(block: Block, extent: int) -> bool:
     return True
 
 
-def _columns(parts: Anatomy, channel: Iter) -> _Columns:
+def _columns(parts: Anatomy, channel: Iter, lanes: int) -> _Columns:
     leading = tuple(it for it in shared_rows(parts) if it.name != channel.name)
     steps = max(math.prod(it.extent for it in b.iters if it.kind == "reduce") for b in parts.reductions)
     long: dict[str, int] = {}
@@ -108,12 +111,12 @@ def _columns(parts: Anatomy, channel: Iter) -> _Columns:
             if frozenset[str]().union(*(e.variables() for e in read.index)) - outside:
                 long[read.buffer] = dtypes.itemsize(read.dtype)
     once = len(parts.reductions) == 1 and all(it in (*leading, channel) for it in parts.root.iters)
-    return _Columns(parts, channel, leading, steps, max(sum(long.values()), 1), once)
+    return _Columns(parts, channel, leading, steps, max(sum(long.values()), 1), once, lanes)
 
 
 def _strips(found: _Columns, target: Target) -> tuple[int, ...]:
     """Sizes of strips, the preferred one first."""
-    lanes, extent = target.vector_bits // 32, found.channel.extent
+    lanes, extent = found.lanes, found.channel.extent
     narrow = [v * lanes for v in (1, 2, 4, _MOST_VECTORS) if v * lanes <= extent]
     values = math.prod(it.extent for it in found.leading) * extent
     if not found.once:
@@ -131,7 +134,7 @@ def _trace(found: _Columns, strip: int, rows: int, target: Target) -> Trace:
     loops = [*((it, 1) for it in found.leading), (channel, strip)]
     steps = [Step("split", root, (it.name, size)) for it, size in loops]
     steps += [Step("compute_at", name, (f"{root}.{channel.name}",)) for name in reversed(parts.temporaries)]
-    vectors = -(-strip // (target.vector_bits // 32))
+    vectors = -(-strip // found.lanes)
     for block in parts.all_blocks:
         lane = _channel(block)
         assert lane is not None
@@ -142,7 +145,7 @@ def _trace(found: _Columns, strip: int, rows: int, target: Target) -> Trace:
         elif vectors <= _MOST_VECTORS:
             steps += _in_registers(block, own, rows, vectors)
         else:
-            steps += _in_cache(block, own, rows, lane, target)
+            steps += _in_cache(block, own, rows, lane, found.lanes)
     named = [(f"{root}.{it.name}", trips(it, size), it.extent % size != 0) for it, size in loops]
     return (*steps, *share(named, target.threads))
 
@@ -161,8 +164,8 @@ def _in_registers(update: Block, reduce: list[Iter], rows: int, vectors: int) ->
     return [*steps, *reduction_loops(update, reduce, min(rows, reduce[-1].extent))]
 
 
-def _in_cache(update: Block, reduce: list[Iter], rows: int, channel: Iter, target: Target) -> list[Step]:
+def _in_cache(update: Block, reduce: list[Iter], rows: int, channel: Iter, lanes: int) -> list[Step]:
     """The results of a strip in the cache: a few rows are added to each vector at a time."""
-    width = _VECTORS_PER_STEP * (target.vector_bits // 32)
+    width = _VECTORS_PER_STEP * lanes
     steps = reduction_loops(update, reduce, min(rows, reduce[-1].extent), registers=False)
     return [*steps, Step("split", update.name, (channel.name, width))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import LoopFunc
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -15,7 +16,7 @@ def elementwise(func: LoopFunc, target: Target) -> Sketch | None:
     parts = anatomy(func)
     if parts is None or parts.reductions or not parts.root.iters or not same_axes(parts):
         return None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     last = parts.root.iters[-1]
     wide = min(4 * lanes, last.extent)
     grain = max(wide, min(16384, last.extent // (2 * MIN_CHUNKS_PER_THREAD * target.threads) // wide * wide))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, Read, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -53,10 +54,11 @@ def planes(func: LoopFunc, target: Target) -> Sketch | None:
     plane = _plane(parts)
     if plane is None:
         return None
-    tiles = _tiles(plane, target)
+    lanes = vector_lanes(func, target)
+    tiles = _tiles(plane, lanes, target)
     default: Decisions = {"tile": tiles[0], "inner": "rows"}
     choices = {"tile": tiles, "inner": ("rows", "vectors")}
-    return Sketch("planes", choices, default, lambda d: _planes_trace(parts, plane, d, target))
+    return Sketch("planes", choices, default, lambda d: _planes_trace(parts, plane, lanes, d, target))
 
 
 def _plane(parts: Anatomy) -> _Plane | None:
@@ -86,9 +88,9 @@ def _together(read: Read, first: Iter, second: Iter) -> bool:
     return any({first.name, second.name} <= e.variables() for e in read.index)
 
 
-def _tiles(plane: _Plane, target: Target) -> tuple[str, ...]:
+def _tiles(plane: _Plane, lanes: int, target: Target) -> tuple[str, ...]:
     """Tiles of rows and vectors that fit into registers, the fastest first."""
-    lanes, count = target.vector_bits // 32, registers(target)
+    count = registers(target)
     rows = plane.tile.extent if plane.tile else 1
     taps = plane.tap.extent if plane.tap else 1
     most = -(-plane.vector.extent // lanes)
@@ -125,10 +127,10 @@ def _tile_cycles(plane: _Plane, rows: int, vectors: int) -> float:
     return steps * max(work, loads, FMA_LATENCY * taps) + rows * vectors * 1.5 + TILE_OVERHEAD
 
 
-def _planes_trace(parts: Anatomy, plane: _Plane, decisions: Decisions, target: Target) -> Trace:
+def _planes_trace(parts: Anatomy, plane: _Plane, lanes: int, decisions: Decisions, target: Target) -> Trace:
     rows, vectors = (int(n) for n in str(decisions["tile"]).split("x"))
     root, update = parts.root.name, plane.update.name
-    width = min(vectors * (target.vector_bits // 32), plane.vector.extent)
+    width = min(vectors * lanes, plane.vector.extent)
     loops = [*((i, 1) for i in plane.outer), (plane.vector, width)]
     loops += [(plane.tile, rows)] if plane.tile else []
     steps = [Step("split", root, (it.name, size)) for it, size in loops]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Access, Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -24,7 +25,7 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     leading = shared_rows(parts)
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     stores = store_choices(parts, target)
     default: Decisions = {"lanes": 4 * lanes, "stores": stores[0]}
     choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes), "stores": stores}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..ir import dtypes
+from ..ir.lanes import vector_lanes
 from ..ir.loop import Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -19,7 +20,7 @@ def transposed(func: LoopFunc, target: Target) -> Sketch | None:
     across = _across(parts)
     if across is None:
         return None
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     stores = store_choices(parts, target)
     # Operands are read in rows, as many at once as pages can be kept track of; results that caches take may be wider.
     rows, columns = (4, 2) if stores[0] == "streamed" else (2, 4)

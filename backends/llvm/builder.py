@@ -7,7 +7,7 @@ used wherever they dominate. Types come as `VType`; booleans are ``i1`` in regis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -146,7 +146,8 @@ class Builder:
         if self._header:
             raise RuntimeError(f"expected every function closed, found an open one: {self._header!r}")
         nodes = [f"{name} = {node}" for node, name in self._metadata.items()]
-        return "\n".join([*self._globals.values(), *self._declares.values(), *self._functions, *nodes, ""])
+        constants = [f"{name} = {text}" for text, name in self._globals.items()]
+        return "\n".join([*constants, *self._declares.values(), *self._functions, *nodes, ""])
 
     @property
     def length(self) -> int:
@@ -240,6 +241,10 @@ class Builder:
         scalar = _SCALAR_TEXT[t.dtype]
         return "<" + ", ".join(f"{scalar} {scalar_constant(value, t.dtype)}" for value in values) + ">"
 
+    def global_constant(self, kind: str, body: str) -> str:
+        """Name of a private constant of the module with LLVM type ``kind``, such as an array."""
+        return self._globals.setdefault(f"private unnamed_addr constant {kind} {body}", f"@g{len(self._globals)}")
+
     # Arithmetic -------------------------------------------------------------------------------------------------------
 
     def op(self, opcode: str, t: VType, a: str, b: str, flags: str = "") -> str:
@@ -248,6 +253,10 @@ class Builder:
 
     def fneg(self, t: VType, a: str) -> str:
         """``-a``: flips the sign bit, of NaN and zero as well."""
+        if t.dtype == "bfloat16":
+            i = t.with_dtype("uint16")
+            flipped = self.op("xor", i, self.cast("bitcast", a, t, i), self.const(0x8000, i))
+            return self.cast("bitcast", flipped, i, t)
         return self.value(f"fneg {t.text} {a}")
 
     def intrinsic(self, name: str, t: VType, *args: str, flags: str = "") -> str:
@@ -291,6 +300,8 @@ class Builder:
 
     def select(self, t: VType, cond: str, a: str, b: str) -> str:
         """``a`` where ``cond`` (a boolean with as many lanes as ``t``) holds, else ``b``."""
+        if t.dtype == "bfloat16" and t.lanes:
+            return self._as_integers(t, (a, b), lambda i, a, b: self.select(i, cond, a, b))
         return self.value(f"select {vtype('bool', t.lanes).text} {cond}, {t.text} {a}, {t.text} {b}")
 
     def cast(self, opcode: str, a: str, src: VType, dst: VType) -> str:
@@ -320,8 +331,16 @@ class Builder:
 
     def shuffle(self, t: VType, a: str, b: str, indices: Sequence[int]) -> str:
         """Lanes of ``a`` followed by ``b`` (both of type ``t``) picked by constant ``indices``, -1 for don't care."""
+        if t.dtype == "bfloat16":
+            return self._as_integers(t, (a, b), lambda i, a, b: self.shuffle(i, a, b, indices))
         picks = ", ".join(f"i32 {i}" if i >= 0 else "i32 poison" for i in indices)
         return self.value(f"shufflevector {t.text} {a}, {t.text} {b}, <{len(indices)} x i32> <{picks}>")
+
+    def _as_integers(self, t: VType, args: tuple[str, str], emit: Callable[[VType, str, str], str]) -> str:
+        """What moves vectors of bfloat16, done with their bits: LLVM takes them apart where it has no instructions."""
+        i = t.with_dtype("uint16")
+        a, b = (x if x == "poison" else self.cast("bitcast", x, t, i) for x in args)
+        return self.cast("bitcast", emit(i, a, b), i, t)
 
     def reduce(self, name: str, t: VType, a: str) -> str:
         """Reduce the lanes of ``a`` as a tree: ``fadd fmul add mul and or xor smax umax fmaximum fminimum ...``."""

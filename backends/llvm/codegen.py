@@ -10,6 +10,7 @@ import functools
 import hashlib
 
 from ...ir.affine import AffineExpr
+from ...ir.lanes import vector_lanes
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
 from ...passes.legalize import legalize
@@ -51,7 +52,7 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
 
 def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
     """LLVM IR of a scheduled program, the extent of its parallel range, and its scratch bytes per thread."""
-    lanes = target.vector_bits // 32
+    lanes = vector_lanes(func, target)
     emitter = _Emitter(Builder(target.feature_set), lanes)
     return emitter.function(legalize(func, lanes))
 

@@ -2,8 +2,9 @@
 
 Functions are named as in ``jax.lax`` and agree with it in special values (NaN, infinities, zeros, integer overflow).
 LLVM's own intrinsics for most of them become calls of scalar library functions, so they are polynomials here:
-straight-line code without calls or branches, for scalars and vectors of any length, on targets with fused multiply-add.
-``tilewright.bench.vecmath`` measures their error and speed.
+straight-line code without calls, for scalars and vectors of any length, on targets with fused multiply-add. Only sin,
+cos and tan of float64 have a branch, for huge arguments. ``tilewright.bench.vecmath`` and ``vecmath64`` measure their
+error and speed.
 """
 
 from __future__ import annotations
@@ -12,16 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from ...ir.dtypes import BOOL, FLOATS, INTEGERS
-from . import vecmath_erf, vecmath_exp, vecmath_log, vecmath_pow, vecmath_rem, vecmath_trig
+from . import (
+    vecmath_erf,
+    vecmath_exp,
+    vecmath_log,
+    vecmath_pow,
+    vecmath_pow64,
+    vecmath_rem,
+    vecmath_trig,
+    vecmath_trig64,
+)
 from .builder import Builder, VType
-from .vecmath_basic import BFLOAT16, BOOLEAN, FLOAT, INTEGER, Emitter, Params, bitcast, convert, through_float32
+from .vecmath_basic import BOOLEAN, FLOAT, INTEGER, NARROW_FLOAT, Emitter, Params, bitcast, convert, through_float32
 from .vecmath_core import Ops
 
-_FLOAT32: Mapping[str, Callable[..., str]] = {
+_BOTH: Mapping[str, Callable[..., str]] = {
+    "acos": vecmath_trig.acos,
+    "acosh": vecmath_log.acosh,
+    "asin": vecmath_trig.asin,
+    "asinh": vecmath_log.asinh,
     "atan": vecmath_trig.atan,
     "atan2": vecmath_trig.atan2,
-    "cbrt": vecmath_pow.cbrt,
-    "cos": vecmath_trig.cos,
+    "atanh": vecmath_log.atanh,
+    "cosh": vecmath_exp.cosh,
     "erf": vecmath_erf.erf,
     "erfc": vecmath_erf.erfc,
     "exp": vecmath_exp.exp,
@@ -30,13 +44,29 @@ _FLOAT32: Mapping[str, Callable[..., str]] = {
     "log": vecmath_log.log,
     "log1p": vecmath_log.log1p,
     "logistic": vecmath_exp.logistic,
-    "pow": vecmath_pow.pow,
-    "rem": vecmath_rem.rem,
     "rsqrt": vecmath_pow.rsqrt,
-    "sin": vecmath_trig.sin,
-    "tan": vecmath_trig.tan,
+    "sinh": vecmath_exp.sinh,
     "tanh": vecmath_exp.tanh,
 }
+"""Functions with one algorithm for float32 and float64; what differs is in tables."""
+_FLOAT32 = {
+    **_BOTH,
+    "cbrt": vecmath_pow.cbrt,
+    "cos": vecmath_trig.cos,
+    "pow": vecmath_pow.pow,
+    "rem": vecmath_rem.rem,
+    "sin": vecmath_trig.sin,
+    "tan": vecmath_trig.tan,
+}
+_FLOAT64 = {
+    **_BOTH,
+    "cbrt": vecmath_pow64.cbrt,
+    "cos": vecmath_trig64.cos,
+    "pow": vecmath_pow64.pow,
+    "sin": vecmath_trig64.sin,
+    "tan": vecmath_trig64.tan,
+}
+_HALF = frozenset({"f16c", "avx512f", "neon"})
 _FUSED = frozenset({"fma", "avx512f", "neon"})
 _NARROW = ("float16", "bfloat16")
 _CONVERSIONS = {"convert_element_type": convert, "bitcast_convert_type": bitcast}
@@ -57,12 +87,18 @@ def _clamp(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
 
 
 def _emitters() -> dict[tuple[str, str], Emitter]:
-    kinds = {**dict.fromkeys(FLOATS, FLOAT), "bfloat16": BFLOAT16, **dict.fromkeys(INTEGERS, INTEGER), BOOL: BOOLEAN}
+    kinds = {
+        **dict.fromkeys(FLOATS, FLOAT),
+        **dict.fromkeys(_NARROW, NARROW_FLOAT),
+        **dict.fromkeys(INTEGERS, INTEGER),
+        BOOL: BOOLEAN,
+    }
     table = {(name, dtype): emitter for dtype, emitters in kinds.items() for name, emitter in emitters.items()}
     table |= {("clamp", dtype): _clamp for dtype in kinds}
     for name, function in _FLOAT32.items():
         emitter = _approximation(function)
         table |= {(name, "float32"): emitter} | {(name, dtype): through_float32(emitter) for dtype in _NARROW}
+    table |= {(name, "float64"): _approximation(function) for name, function in _FLOAT64.items()}
     return table
 
 
@@ -98,6 +134,8 @@ def emit(b: Builder, name: str, t: VType, args: Sequence[str], params: Params = 
     Raises:
         ValueError: the function does not exist for this element type (see `SUPPORTED`), or on this target.
     """
+    if "float16" in (t.dtype, result and result.dtype) and b.features.isdisjoint(_HALF):
+        raise ValueError(f"expected a target that converts float16, found the features {sorted(b.features)}")
     emitter = _EMITTERS.get((name, t.dtype))
     if emitter is not None:
         return emitter(b, t, args, params)

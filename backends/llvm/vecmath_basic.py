@@ -38,6 +38,21 @@ def through_float32(emitter: Emitter) -> Emitter:
     return emit
 
 
+def _widened(emitter: Emitter) -> Emitter:
+    """A predicate of narrower floats, which is that of the same float32 numbers."""
+
+    def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+        wide = t.with_dtype("float32")
+        return emitter(b, wide, [b.cast("fpext", x, t, wide) for x in args], params)
+
+    return emit
+
+
+def _narrow_abs(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    i = t.with_dtype("uint16")
+    return b.cast("bitcast", b.op("and", i, b.cast("bitcast", args[0], t, i), b.const(0x7FFF, i)), i, t)
+
+
 def _compare(predicate: str) -> Emitter:
     return lambda b, t, args, params: b.compare(predicate, t, args[0], args[1])
 
@@ -85,6 +100,24 @@ def _is_finite(b: Builder, t: VType, args: Sequence[str], params: Params) -> str
     return b.compare("lt", t, b.intrinsic("fabs", t, args[0]), b.const(_INF, t))
 
 
+def _nextafter(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
+    """The number after x on the way to y, by its bits, so that denormals count."""
+    bits = 8 * itemsize(t.dtype)
+    i, boolean = t.with_dtype(f"uint{bits}"), t.with_dtype("bool")
+    x, y = (b.cast("bitcast", a, t, i) for a in args)
+    sign, one, zero = b.const(1 << (bits - 1), i), b.const(1, i), b.const(0, i)
+    size_x, size_y = (b.op("and", i, a, b.const((1 << (bits - 1)) - 1, i)) for a in (x, y))
+    turned = b.compare("ne", i, b.op("and", i, b.op("xor", i, x, y), sign), zero)
+    smaller = b.op("or", boolean, turned, b.compare("gt", i, size_x, size_y))
+    moved = b.op("add", i, x, b.select(i, smaller, b.const(-1, i), one))
+    first = b.op("or", i, b.op("and", i, y, sign), one)
+    moved = b.select(i, b.compare("eq", i, size_x, zero), first, moved)
+    both_zero = b.compare("eq", i, b.op("or", i, size_x, size_y), zero)
+    same = b.op("or", boolean, both_zero, b.compare("eq", i, x, y))
+    moved = b.cast("bitcast", b.select(i, same, y, moved), i, t)
+    return b.select(t, b.compare("uno", t, args[0], args[1]), b.const(float("nan"), t), moved)
+
+
 def _integer_pow(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """``x**n`` by squaring, ``n`` the parameter."""
     x, exponent = args[0], int(params[0])
@@ -117,16 +150,39 @@ def _shift(opcode: str) -> Emitter:
 
 def _integer_div(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Quotient, truncated; ``x / 0 = -1`` and the smallest number ``/ -1`` is itself."""
+    if _divides_safely(b, t, args[1]):
+        return b.op("sdiv" if t.dtype in SIGNED else "udiv", t, args[0], args[1])
     by_zero, safe = _safe_divisor(b, t, args)
-    quotient = b.op("sdiv" if t.dtype in SIGNED else "udiv", t, args[0], safe)
-    return b.select(t, by_zero, b.const(-1, t), quotient)
+    return b.select(t, by_zero, b.const(-1, t), _quotient(b, t, args[0], safe))
 
 
 def _integer_rem(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
     """Remainder with the dividend's sign; ``x % 0 = x``."""
+    if _divides_safely(b, t, args[1]):
+        return b.op("srem" if t.dtype in SIGNED else "urem", t, args[0], args[1])
     by_zero, safe = _safe_divisor(b, t, args)
-    remainder = b.op("srem" if t.dtype in SIGNED else "urem", t, args[0], safe)
-    return b.select(t, by_zero, args[0], remainder)
+    whole = b.op("mul", t, _quotient(b, t, args[0], safe), safe)
+    return b.select(t, by_zero, args[0], b.op("sub", t, args[0], whole))
+
+
+def _divides_safely(b: Builder, t: VType, y: str) -> bool:
+    """Whether a divisor is a constant that never traps; LLVM multiplies by its inverse."""
+    return not y.startswith("%") and y not in (b.const(0, t), b.const(-1, t))
+
+
+def _quotient(b: Builder, t: VType, x: str, y: str) -> str:
+    """``x / y``, truncated, of a divisor that does not trap.
+
+    Processors divide vectors of floats only. A float with so many more bits than the integers is exact enough: a
+    quotient that is not whole is further from the next integer than rounding moves it.
+    """
+    signed = t.dtype in SIGNED
+    exact = {1: "float32", 2: "float32", 4: "float64"}.get(itemsize(t.dtype))
+    if not t.lanes or exact is None:
+        return b.op("sdiv" if signed else "udiv", t, x, y)
+    wide = t.with_dtype(exact)
+    into, back = ("sitofp", "fptosi") if signed else ("uitofp", "fptoui")
+    return b.cast(back, b.op("fdiv", wide, b.cast(into, x, t, wide), b.cast(into, y, t, wide)), wide, t)
 
 
 def _safe_divisor(b: Builder, t: VType, args: Sequence[str]) -> tuple[str, str]:
@@ -168,14 +224,17 @@ FLOAT: Mapping[str, Emitter] = {
     "sign": _float_sign,
     "is_finite": _is_finite,
     "integer_pow": _integer_pow,
+    "nextafter": _nextafter,
 }
 """Functions of floats."""
 
-_EXACT = frozenset({*_ANY, "neg", "abs", "is_finite"})
-BFLOAT16: Mapping[str, Emitter] = {
-    name: emitter if name in _EXACT else through_float32(emitter) for name, emitter in FLOAT.items()
+_MOVES = frozenset(("copy", "select_n", "neg", "nextafter"))
+NARROW_FLOAT: Mapping[str, Emitter] = {
+    **{name: emitter if name in _MOVES else through_float32(emitter) for name, emitter in FLOAT.items()},
+    **{name: _widened(FLOAT[name]) for name in (*_COMPARISONS, "is_finite")},
+    "abs": _narrow_abs,
 }
-"""Functions of bfloat16: processors round to it, but hardly calculate in it."""
+"""Functions of bfloat16 and float16: processors convert to them, but hardly calculate in them."""
 
 INTEGER: Mapping[str, Emitter] = {
     **_ANY,
@@ -225,12 +284,30 @@ def convert(b: Builder, x: str, src: VType, dst: VType) -> str:
     if dst.is_float:
         return _convert_to_float(b, x, src, dst)
     if src.is_float:
-        return b.cast("fptosi.sat" if dst.dtype in SIGNED else "fptoui.sat", x, src, dst)
+        return _convert_to_integer(b, x, src, dst)
     if src.dtype != "bool" and itemsize(dst.dtype) == itemsize(src.dtype):
         return x
     if src.dtype != "bool" and itemsize(dst.dtype) < itemsize(src.dtype):
         return b.cast("trunc", x, src, dst)
     return b.cast("sext" if src.dtype in SIGNED else "zext", x, src, dst)
+
+
+def _convert_to_integer(b: Builder, x: str, src: VType, dst: VType) -> str:
+    """Truncated; saturates, and makes zero of NaN. LLVM's own saturating conversions take vectors apart."""
+    if itemsize(src.dtype) == 2:
+        wide = src.with_dtype("float32")
+        return _convert_to_integer(b, b.cast("fpext", x, src, wide), wide, dst)
+    bits, signed = 8 * itemsize(dst.dtype), dst.dtype in SIGNED
+    low, above = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
+    # Both bounds are powers of two, which floats hold exactly.
+    large = b.compare("ge", src, x, b.const(above, src))
+    inside = b.select(src, b.compare("lt", src, x, b.const(low, src)), b.const(low, src), x)
+    usual = b.compare("lt", src, inside, b.const(above, src))  # false of NaN
+    inside = b.select(src, usual, inside, b.const(0, src))
+    step = dst.with_dtype("int32") if bits < 32 else dst
+    whole = b.cast("fptosi" if signed or bits < 32 else "fptoui", inside, src, step)
+    whole = b.cast("trunc", whole, step, dst) if bits < 32 else whole
+    return b.select(dst, large, b.const(above - 1, dst), whole)
 
 
 def _convert_to_float(b: Builder, x: str, src: VType, dst: VType) -> str:

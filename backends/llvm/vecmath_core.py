@@ -6,7 +6,7 @@ it must hold with denormals honoured and with denormals flushed to zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...ir.dtypes import to_numpy
 from .builder import Builder, VType, vtype
@@ -84,6 +84,23 @@ class Ops:
         """``x * y + z`` with one rounding."""
         return self.b.intrinsic("fma", self.t, x, self._operand(y), self._operand(z))
 
+    def two_sum(self, x: str, y: str) -> tuple[str, str]:
+        """``x + y`` and what rounding lost of it (Knuth)."""
+        total = self.add(x, y)
+        back = self.sub(total, x)
+        return total, self.add(self.sub(x, self.sub(total, back)), self.sub(y, back))
+
+    def fast_two_sum(self, x: str | float, y: str) -> tuple[str, str]:
+        """`two_sum` where x is not the smaller one."""
+        x = self._operand(x)
+        total = self.add(x, y)
+        return total, self.sub(y, self.sub(total, x))
+
+    def two_product(self, x: str, y: str | float) -> tuple[str, str]:
+        """``x * y`` and what rounding lost of it."""
+        product = self.mul(x, y)
+        return product, self.fma(x, y, self.neg(product))
+
     def _operand(self, value: str | float) -> str:
         return value if isinstance(value, str) else self.c(value)
 
@@ -134,6 +151,44 @@ class Ops:
     def to_float(self, x: str) -> str:
         """A signed integer as a float."""
         return self.b.cast("sitofp", x, self.i, self.t)
+
+    def lookup(self, values: Sequence[float], index: str) -> str:
+        """Elements of a constant table, one per lane; the integer ``index`` is inside of it in every lane."""
+        b, t, scalar = self.b, self.t, self.t.scalar
+        body = ", ".join(f"{scalar.text} {b.const(value, scalar)}" for value in values)
+        table = b.global_constant(f"[{len(values)} x {scalar.text}]", f"[{body}]")
+        places = b.value(f"getelementptr {scalar.text}, ptr {table}, {self.i.text} {index}")
+        if not t.lanes:
+            return b.value(f"load {scalar.text}, ptr {places}")
+        kind, mask = f"<{t.lanes} x ptr>", t.with_dtype("bool")
+        args = ((kind, places), ("i32", "8"), (mask.text, b.const(True, mask)), (t.text, "poison"))
+        return b.call(f"llvm.masked.gather.{t.suffix}.v{t.lanes}p0", t.text, args)
+
+    def rarely(
+        self, condition: str, usual: Sequence[tuple[VType, str]], then: Callable[[], Sequence[str]]
+    ) -> list[str]:
+        """Values that are computed in another way where a condition holds in some lane, which it rarely does.
+
+        Args:
+            condition: Booleans, one per lane.
+            usual: Type and value of each where it holds in none.
+            then: Emits the others.
+        """
+        b = self.b
+        holds = b.reduce("or", self.t.with_dtype("bool"), condition) if self.t.lanes else condition
+        before, special, after = b.block, b.fresh_label("rare"), b.fresh_label("usual")
+        b.cond_br(holds, special, after, (1, 1000))
+        b.label(special)
+        b.enter()
+        found = then()
+        b.leave()
+        end = b.block
+        b.br(after)
+        b.label(after)
+        out = [b.phi(t.text, value, before) for t, value in usual]
+        for result, value in zip(out, found, strict=True):
+            b.add_incoming(result, value, end)
+        return out
 
     def horner(self, x: str, coeffs: Sequence[float], start: str | None = None) -> str:
         """The polynomial with these coefficients, lowest power first; ``start`` stands for a higher part."""

@@ -1,4 +1,4 @@
-"""Powers and roots of float32: pow, cbrt, rsqrt; logarithms in float64, the exponential in float32."""
+"""Powers and roots of float32: pow and cbrt, logarithms in float64, the exponential in float32; rsqrt of both."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ def cbrt(o: Ops, x: str) -> str:
 
 def pow(o: Ops, x: str, y: str) -> str:
     """``x**y`` with C's special cases: ``1**y`` and ``x**0`` are 1, even of NaN."""
+    w = o.widened()
+    return power_edges(o, x, y, _exp2_wide(o, w.mul(_log2_wide(o, o.abs(x)), o.widen(y))))
+
+
+def power_edges(o: Ops, x: str, y: str, result: str) -> str:
+    """``x**y`` from ``result = |x|**y``: the sign of the base and special values."""
     b = o.b
     boolean = o.t.with_dtype("bool")
-    w = o.widened()
     magnitude = o.abs(x)
-    result = _exp2_wide(o, w.mul(_log2_wide(o, magnitude), o.widen(y)))
     result = o.select(o.compare("eq", magnitude, 1.0), 1.0, result)
     # A negative base: the sign of an odd power, NaN unless the exponent is whole (infinities are even).
     half = o.mul(y, 0.5)

@@ -1,4 +1,4 @@
-"""Trigonometric functions of float32: sin, cos, tan, atan and atan2.
+"""Trigonometric functions: sin, cos and tan of float32, and the inverse ones of float32 and float64.
 
 Arguments of any size are reduced: ``x / (2 pi)`` modulo 1 in float64, with ``1 / (2 pi)`` in four parts (after Payne
 and Hanek). Each product's whole part is removed, exactly, before the parts are added.
@@ -9,7 +9,12 @@ from __future__ import annotations
 import math
 
 from .vecmath_coeffs import ATAN_TAIL, COS_TAIL, COS_TAIL_WIDE, SIN_TAIL, SIN_TAIL_WIDE, TURNS
+from .vecmath_coeffs64 import ATAN_TAIL_64
 from .vecmath_core import Ops
+
+_ATAN = {"float32": ATAN_TAIL, "float64": ATAN_TAIL_64}
+_PI_LOW = 1.2246467991473532e-16
+"""What is missing of pi in float64."""
 
 
 def _fraction(w: Ops, x: str, part: float) -> str:
@@ -91,6 +96,21 @@ def atan2(o: Ops, y: str, x: str) -> str:
     return _atan_ratio(o, y, x)
 
 
+def asin(o: Ops, x: str) -> str:
+    """Arc sine: the angle of the point ``(sqrt(1 - x**2), x)``."""
+    return _atan_ratio(o, x, _cathetus(o, x))
+
+
+def acos(o: Ops, x: str) -> str:
+    """Arc cosine: the angle of the point ``(x, sqrt(1 - x**2))``."""
+    return _atan_ratio(o, _cathetus(o, x), x)
+
+
+def _cathetus(o: Ops, x: str) -> str:
+    """``sqrt(1 - x**2)``, NaN beyond 1."""
+    return o.b.intrinsic("sqrt", o.t, o.mul(o.sub(1.0, x), o.add(x, 1.0)))
+
+
 def _atan_ratio(o: Ops, y: str, x: str) -> str:
     """``atan2(y, x)``."""
     a, b = o.abs(y), o.abs(x)
@@ -101,7 +121,7 @@ def _atan_ratio(o: Ops, y: str, x: str) -> str:
     ratio = o.select(o.compare("eq", a, b), 1.0, ratio)
     ratio = o.select(o.compare("eq", o.add(a, b), 0.0), 0.0, ratio)
     z = o.mul(ratio, ratio)
-    angle = o.fma(o.mul(z, ratio), o.horner(z, ATAN_TAIL), ratio)
+    angle = o.fma(o.mul(z, ratio), o.horner(z, _ATAN[o.t.dtype]), ratio)
     angle = o.select(steep, _from(o, math.pi / 2, angle), angle)
     behind = o.b.compare("lt", o.i, o.bits(x), o.ci(0))
     angle = o.select(behind, _from(o, math.pi, angle), angle)
@@ -109,6 +129,7 @@ def _atan_ratio(o: Ops, y: str, x: str) -> str:
 
 
 def _from(o: Ops, whole: float, angle: str) -> str:
-    """``whole - angle`` with ``whole`` to twice the precision."""
+    """``whole - angle`` with ``whole``, pi or half of it, to twice the precision."""
     high = o.rounded(whole)
-    return o.sub(high, o.sub(angle, whole - high))
+    low = (whole - high) + _PI_LOW * (whole / math.pi)
+    return o.sub(high, o.sub(angle, low))

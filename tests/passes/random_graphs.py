@@ -13,8 +13,10 @@ from jax import lax
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 
-SUPPORTED = frozenset(("add", "mul", "sub", "max", "neg", "tanh", "exp", "select_n", "gt", "convert_element_type"))
-"""Elementwise functions that count as native; ``sin`` stands for what does not."""
+SUPPORTED = dict.fromkeys(
+    ("add", "mul", "sub", "max", "neg", "tanh", "exp", "select_n", "gt", "convert_element_type"), ("float32", "bool")
+)
+"""Elementwise functions that count as native, with their element types; ``sin`` stands for what does not."""
 _ROWS, _COLUMNS = 6, 8
 
 

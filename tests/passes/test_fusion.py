@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from random_graphs import SUPPORTED, depends, random_function, random_graph
 
+from tilewright.backends.llvm.vecmath import SUPPORTED as EMITTED
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.graph_edit import region_boundary, subgraph
@@ -41,6 +42,24 @@ def test_regions_are_convex_disjoint_and_have_one_result(seed):
         for between in range(len(graph.ops)):
             if between not in inside:
                 assert not (reached[between] & inside and any(between in reached[m] for m in inside))
+
+
+def _kinds(fn, *args) -> list[str]:
+    with jax.enable_x64(True):
+        graph = to_graph(jax.make_jaxpr(fn)(*args))
+    return [r.kind for r in group(graph, EMITTED)]
+
+
+def test_element_types_decide_what_a_region_holds():
+    x, y = np.ones((4, 4), np.float32), np.ones((4, 4))
+    assert _kinds(lambda x: jnp.tanh(x @ x), x) == ["contraction"]
+    assert _kinds(lambda x: jnp.tanh(x @ x) * 2, x.astype(jnp.bfloat16)) == ["elementwise"], "the product stays outside"
+    assert _kinds(lambda x: (x @ x).astype("float64") * 2, x) == ["contraction", "elementwise"], (
+        "vectors would be short"
+    )
+    assert _kinds(lambda x: (x @ x).astype("int8") * 2, x) == ["contraction"]
+    assert _kinds(lambda y: jnp.tanh(y * 2) - y, y) == ["elementwise"]
+    assert _kinds(lambda y: jnp.fmod(y * 2, y + 1) - y, y).count("elementwise") == 3, "float64 has no remainder"
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -73,7 +73,7 @@ def test_dot_general(left, right, contract, batch):
 
 def test_contractions_of_other_types_are_refused():
     refused(lambda x, y: x @ y, ints(3, 4, dtype=np.int32), ints(4, 3, dtype=np.int32), match="float32 contraction")
-    refused(lambda x, y: x @ y, ints(3, 4, dtype=np.float16), ints(4, 3, dtype=np.float16), match="element types")
+    refused(lambda x, y: x @ y, ints(3, 4, dtype=np.float16), ints(4, 3, dtype=np.float16), match="float32 contraction")
 
 
 # ---- convolutions
@@ -374,7 +374,7 @@ def test_an_output_that_is_an_input_is_refused():
 
 def test_unknown_operations_and_types_are_refused():
     refused(lambda x: jnp.sort(x), ints(3), match="loops can express")
-    refused(lambda x: x + 1, ints(3, dtype=np.float16), match="element types")
+    refused(lambda x: x + 1, ints(3, dtype=np.complex64), match="element types")
     refused(lambda x: lax.reduce_precision(x, 8, 7), ints(3), match="reduced precision")
     cases = (ints(3), ints(3), ints(3))
     refused(lambda w, *c: lax.select_n(w, *c), ints(3, dtype=np.int32) % 3, *cases, match="boolean selection")
