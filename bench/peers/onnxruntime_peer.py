@@ -9,7 +9,7 @@ import onnxruntime
 
 from ..problem import Problem
 from .base import Values
-from .onnx_functions import OnnxRow, onnx_row
+from .onnx_row import OnnxRow, onnx_row
 
 
 class _OnnxProgram:

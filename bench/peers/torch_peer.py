@@ -70,11 +70,15 @@ def build(problem: Problem, calls: int, threads: int, option: str, folder: str) 
     return _TorchProgram(torch.compile(row, mode="max-autotune", dynamic=False))
 
 
+_MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def _weight(value: Values) -> torch.Tensor:
-    """A constant in torch's layout: kernels of convolutions are results, inputs, height, width."""
-    if value.ndim == 4:
-        return _tensor(value.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
-    return _tensor(value)
+    """A constant in torch's layout: kernels of convolutions begin with results and inputs."""
+    if value.ndim < 3:
+        return _tensor(value)
+    kernel = _tensor(np.moveaxis(value, (-1, -2), (0, 1)))
+    return kernel.contiguous(memory_format=_MEMORY_FORMATS.get(value.ndim, torch.contiguous_format))
 
 
 def _tensor(value: Values) -> torch.Tensor:
