@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _OPSET = 20  # the first with Gelu; every runtime of interest knows it
-_IR_VERSION = 9
+_ATTENTION_OPSET = 23  # the first with Attention
+_IR_VERSION = 10
 _TYPES = {
     "float32": TensorProto.FLOAT,
     "int32": TensorProto.INT32,
@@ -26,9 +27,11 @@ class Builder:
 
     Args:
         weights: Constants, by name.
+        attention: Whether attention is written as one operator; some runtimes find it in its parts, others do not.
     """
 
-    def __init__(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+    def __init__(self, weights: Mapping[str, NDArray[np.generic]], attention: bool = False) -> None:
+        self.attention = attention
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[np.generic]] = dict(weights)
 
@@ -63,7 +66,7 @@ class Builder:
             [onnx.ValueInfoProto(name=output) for output in outputs],
             [numpy_helper.from_array(np.asarray(value), n) for n, value in self.constants.items()],
         )
-        opsets = [helper.make_opsetid("", _OPSET)]
+        opsets = [helper.make_opsetid("", _ATTENTION_OPSET if self.attention else _OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True).SerializeToString()
 

@@ -18,7 +18,7 @@ def matmul(b: Builder, a: str, c: str, shapes: Sequence[tuple[int, ...]], result
     if result == "bfloat16":
         raise NotExpressed("bfloat16 products: the CPU providers of the runtimes have none")
     if transposed:
-        return b.node("Gemm", a, c, transA=1, transB=1)
+        a, c = (b.node("Transpose", value, perm=[1, 0]) for value in (a, c))
     return b.node("MatMulInteger" if result == "int32" else "MatMul", a, c)
 
 
@@ -49,23 +49,18 @@ def rms_norm(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def batch_norm(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> list[str]:
-    """Batch norm in training, with the batch's mean and variance of each channel.
-
-    As separate operators: the runtimes' batch norm is the one of inference.
-    """
-    axes, channels = b.shape(0, 2, 3), b.shape(1, -1, 1, 1)
-    mean = b.node("ReduceMean", x, axes, keepdims=1)
-    centred = b.node("Sub", x, mean)
-    variance = b.node("ReduceMean", b.node("Mul", centred, centred), axes, keepdims=1)
-    root = b.node("Sqrt", b.node("Add", variance, b.scalar(_EPSILON)))
-    factor = b.node("Div", b.node("Reshape", "scale", channels), root)
-    found = b.node("Add", b.node("Mul", centred, factor), b.node("Reshape", "shift", channels))
-    return [found, b.node("Squeeze", mean, axes), b.node("Squeeze", variance, axes)]
+    """Batch norm in training, with the batch's mean and variance of each channel: the momentum of earlier ones is 0."""
+    earlier = b.constant(np.zeros_like(b.constants["scale"]))
+    inputs = [x, "scale", "shift", earlier, earlier]
+    return b.several("BatchNormalization", inputs, 3, training_mode=1, momentum=0.0, epsilon=_EPSILON)
 
 
 def log_sum_exp(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
-    """Logarithm of the sum of exponentials of rows."""
-    return b.node("ReduceLogSumExp", x, b.shape(-1), keepdims=0)
+    """Logarithm of the sum of exponentials of rows, in its parts: runtimes have no fast form of the operator."""
+    axis = b.shape(-1)
+    largest = b.node("ReduceMax", x, axis, keepdims=1)
+    total = b.node("ReduceSum", b.node("Exp", b.node("Sub", x, largest)), axis, keepdims=1)
+    return b.node("Squeeze", b.node("Add", b.node("Log", total), largest), axis)
 
 
 def argmax(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -92,19 +87,24 @@ def attention(
     b: Builder, q: str, k: str, v: str, mask: str = "", *, shapes: Sequence[tuple[int, ...]], causal: bool
 ) -> str:
     """Attention of (batch, heads, sequence, features)."""
+    if mask:
+        mask = b.node("Where", mask, b.scalar(0.0), b.scalar(-np.inf))
+    if b.attention:
+        return b.node("Attention", q, k, v, *([mask] if mask else []), is_causal=int(causal))
     scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 1, 3, 2]))
     scores = b.node("Mul", scores, b.scalar(shapes[0][-1] ** -0.5))
     if causal:
         length = shapes[0][-2]
-        hidden = np.triu(np.full((length, length), -np.inf, np.float32), 1)
-        scores = b.node("Add", scores, b.constant(hidden))
+        mask = b.constant(np.triu(np.full((length, length), -np.inf, np.float32), 1))
     if mask:
-        scores = b.node("Where", mask, scores, b.scalar(-np.inf))
+        scores = b.node("Add", scores, mask)
     return b.node("MatMul", b.node("Softmax", scores, axis=-1), v)
 
 
 def grouped_attention(b: Builder, q: str, k: str, v: str, shapes: Sequence[tuple[int, ...]]) -> str:
     """Attention in which several heads share keys and values: their queries are rows of one matrix."""
+    if b.attention:
+        return b.node("Attention", q, k, v)
     (batch, heads, queries, features), (_, key_heads, keys, _), _ = shapes
     rows = (batch, key_heads, heads // key_heads * queries, features)
     merged = b.node("Reshape", q, b.shape(*rows))
@@ -188,8 +188,7 @@ def cross_entropy(b: Builder, x: str, vocabulary: str, labels: str, shapes: Sequ
     logits = b.node("MatMul", x, vocabulary)
     position = b.node("Unsqueeze", labels, b.shape(1))
     chosen = b.node("Squeeze", b.node("GatherElements", logits, position, axis=1), b.shape(1))
-    total = b.node("ReduceLogSumExp", logits, b.shape(1), keepdims=0)
-    return b.node("ReduceMean", b.node("Sub", total, chosen), keepdims=0)
+    return b.node("ReduceMean", b.node("Sub", log_sum_exp(b, logits, shapes), chosen), keepdims=0)
 
 
 def elementwise(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..problem import Problem
-from .base import NotExpressed
+from .base import NotExpressed, Values, to_channels_first, to_channels_last
 from .onnx_builder import Builder
 from .onnx_functions import IMAGES, ONNX_FUNCTIONS
-
-_Values = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +26,17 @@ class OnnxRow:
     model: bytes
     images: bool
 
-    def arguments(self, args: Sequence[_Values]) -> list[_Values]:
+    def arguments(self, args: Sequence[Values]) -> list[Values]:
         """Arguments as the model takes them, in memory of their own."""
-        return [np.array(np.moveaxis(value, -1, 1) if self._is_image(value) else value, order="C") for value in args]
+        return [np.array(to_channels_first(value) if self.images else value, order="C") for value in args]
 
-    def results(self, found: Sequence[_Values]) -> list[_Values]:
+    def results(self, found: Sequence[Values]) -> list[Values]:
         """Results as the workload has them."""
-        return [np.moveaxis(value, 1, -1) if self._is_image(value) else value for value in found]
-
-    def _is_image(self, value: _Values) -> bool:
-        return self.images and value.ndim >= 3
+        return [to_channels_last(value) for value in found] if self.images else list(found)
 
 
-def onnx_row(problem: Problem, calls: int) -> OnnxRow:
-    """Write a row as a model in which that many calls follow each other.
+def onnx_row(problem: Problem, calls: int, attention: bool = False) -> OnnxRow:
+    """Write a row as a model in which that many calls follow each other; for `attention` see `Builder`.
 
     Raises:
         NotExpressed: There is no form of the row.
@@ -52,7 +46,7 @@ def onnx_row(problem: Problem, calls: int) -> OnnxRow:
     images = problem.expression in IMAGES
     args = OnnxRow(b"", images).arguments(problem.inputs[0])
     names = [f"x{index}" for index in range(len(args))]
-    builder = Builder({name: _weight(value) for name, value in problem.weights.items()})
+    builder = Builder({name: _weight(value) for name, value in problem.weights.items()}, attention)
     function = ONNX_FUNCTIONS[problem.expression]
     found: list[str] = names[:1]
     for _ in range(calls):
@@ -61,6 +55,6 @@ def onnx_row(problem: Problem, calls: int) -> OnnxRow:
     return OnnxRow(builder.model(problem.expression, dict(zip(names, args, strict=True)), found), images)
 
 
-def _weight(value: _Values) -> _Values:
+def _weight(value: Values) -> Values:
     """A constant as ONNX has it: kernels of convolutions begin with results and inputs."""
     return value if value.ndim < 3 else np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))
