@@ -1,7 +1,7 @@
 """The workloads in PyTorch, as one writes them there: `function(weights, *arguments, **parameters)`.
 
-Images come and go with their channels last unless listed below, which is torch's channels-last format seen through a permutation that costs
-nothing.
+Images come and go with their channels last, unless listed below: torch's channels-last format, seen through a
+permutation that costs nothing.
 """
 
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false

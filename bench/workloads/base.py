@@ -117,10 +117,12 @@ class Workload:
 
     @property
     def detail(self) -> str:
-        """The computation with its shapes and options, for example `softmax 64x1000`."""
-        shapes = ", ".join("x".join(map(str, array.shape)) or "scalar" for array in self.inputs)
+        """The computation with its shapes and options, for example `linear 3x1056, kernel 1056x400`."""
+        shapes = ["x".join(map(str, array.shape)) for array in self.inputs]
+        if "kernel" in self.weights:
+            shapes.append("kernel " + "x".join(map(str, self.weights["kernel"].shape)))
         options = [f"{key}={value}" for key, value in self.parameters.items()]
-        return " ".join((self.expression, shapes, *options))
+        return " ".join((self.expression, ", ".join(shapes), *options))
 
     @property
     def dtype(self) -> str:
