@@ -1,8 +1,8 @@
 """Random rows: computations of the kernel suite with drawn shapes and options, so that no shape is a chosen one.
 
 A draw is decided by its name alone, which holds the seed and a number. Sizes are drawn on a logarithmic scale, about
-half of them rounded to a multiple of eight. Draws whose amount of work lies outside of a range are drawn again: the range
-is what `jax.jit` does in about 0.05 to 30 ms on a few cores.
+half of them rounded to a multiple of eight. Draws whose amount of work lies outside of a range are drawn again: the
+range is what `jax.jit` does in about 0.05 to 30 ms on a few cores.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _NAME = re.compile(r"draw-(\d{1,9})-(\d{1,6})")
 
 # Multiply-adds (counted as two) that take about 0.05 to 30 ms: of dense products, and of windows of single channels,
 # of which XLA does a hundredth in the same time.
-_DENSE = (2e7, 2e9)
+_DENSE = (2e7, 3e9)
 _SPARSE = (1e6, 4e7)
 # Elements of the largest array of a row that is traffic.
-_ELEMENTS = (2e5, 8e6)
+_ELEMENTS = (3e5, 1.2e7)
 
 
 class _Dice:

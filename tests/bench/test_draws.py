@@ -40,7 +40,7 @@ def test_sizes_are_odd_and_even_and_options_vary() -> None:
 
 def test_work_is_within_what_can_be_measured() -> None:
     for row in DRAWS:
-        assert row.bytes < 128 * 2**20 and row.flops <= 2e9, row.detail
+        assert row.bytes < 192 * 2**20 and row.flops <= 3e9, row.detail
         assert row.bytes > 100_000 or row.flops > 1e6, row.detail
 
 
