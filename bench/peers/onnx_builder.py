@@ -51,8 +51,8 @@ class Builder:
         self.constants[name] = np.asarray(value)
         return name
 
-    def model(self, name: str, inputs: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]) -> bytes:
-        """The model, serialised.
+    def model(self, name: str, inputs: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]) -> onnx.ModelProto:
+        """The model, with the shapes of its results.
 
         Args:
             name: Of the graph.
@@ -68,7 +68,11 @@ class Builder:
         )
         opsets = [helper.make_opsetid("", _ATTENTION_OPSET if self.attention else _OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True).SerializeToString()
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+    def cast(self, name: str, dtype: str) -> str:
+        """Convert to an element type."""
+        return self.node("Cast", name, to=_TYPES[dtype])
 
     def scalar(self, value: float) -> str:
         """Add a float32 number."""
