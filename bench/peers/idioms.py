@@ -81,7 +81,7 @@ def _match(graph: Graph, above: Mapping[int, int], value: int) -> tuple[Idiom, s
             break
         if idiom is not None:
             found = idiom, {op.result for op in cone}
-        # Softmax may begin further up, subtracting the maximum changes nothing; an RMS norm may be part of a layer norm.
+        # Softmax may begin further up, where the maximum is subtracted, and an RMS norm may be part of a layer norm.
         start = above.get(start, -1) if idiom is None or idiom.kind in ("softmax", "rms_norm") else -1
     return found
 

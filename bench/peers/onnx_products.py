@@ -91,7 +91,7 @@ def attention(network: NetworkExporter, op: Op) -> Stored | None:
     for side in (0, 1):
         idiom = network.idioms.get(op.operands[side])
         scores = network.graph.producer(idiom.operand) if idiom is not None and idiom.kind == "softmax" else None
-        if scores is not None and scores.opcode == "dot_general" and network.only_user(scores.result):
+        if scores is not None and scores.opcode == "dot_general":
             return _attention(network, op, side, scores)
     return None
 
