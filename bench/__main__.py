@@ -59,6 +59,7 @@ def _run(given: Sequence[str]) -> int:
         row_timeout_s=found.row_timeout,
         accuracy_inputs=found.accuracy_inputs,
         seed=found.seed,
+        draws=found.draws,
     )
     if found.list:
         _list(options)
@@ -93,14 +94,14 @@ def _names(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    rows = "; ".join(f"{suite}: {', '.join(row_names(suite))}" for suite in SUITES)
+    rows = "; ".join(f"{suite}: {', '.join(row_names(suite))}" for suite in SUITES if suite != "random")
     parser = argparse.ArgumentParser(
         prog="python -m tilewright.bench",
         description=__doc__,
         epilog=f"Rows of the suites. {rows}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--suite", default="kernels", help="kernels, models or search")
+    parser.add_argument("--suite", default="kernels", help="kernels, models, random or search")
     parser.add_argument("--rows", default="", help="comma-separated names; all by default")
     parser.add_argument("--efforts", default="0,1", help="comma-separated, each 0 to 3")
     parser.add_argument("--budget", help="tuning time per row and allocator mode, for example 20s")
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--row-timeout", type=float, default=600.0, help="seconds a row may take")
     parser.add_argument("--accuracy-inputs", type=int, default=1, help="inputs to compare with float64, 1 to 4")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, help="how many rows the random suite has")
     parser.add_argument("--list", action="store_true", help="print the rows and the expected time, and stop")
     parser.add_argument("-o", "--output", type=Path, help="write the report here; run again to go on after a stop")
     parser.add_argument("--html", type=Path, help="write a page here")

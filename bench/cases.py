@@ -7,10 +7,13 @@ from typing import Literal, get_args
 
 from .models import ModelCase, load_model, model_names
 from .workloads.base import Workload
+from .workloads.draws import draw_name, drawn_workload
 from .workloads.kernels import KERNELS
 
-SuiteName = Literal["kernels", "models"]
+SuiteName = Literal["kernels", "models", "random"]
 SUITES: tuple[SuiteName, ...] = get_args(SuiteName)
+DRAWS = 100
+"""How many rows the random suite has if nothing else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,38 @@ class Case:
         return 1 if self.workload is None else self.workload.calls
 
 
-def row_names(suite: SuiteName) -> tuple[str, ...]:
-    """Names of a suite's rows, in order."""
-    return tuple(KERNELS) if suite == "kernels" else model_names()
+def row_names(suite: SuiteName, seed: int = 0, draws: int = DRAWS) -> tuple[str, ...]:
+    """Names of a suite's rows, in order.
+
+    Args:
+        suite: The suite.
+        seed: Decides the rows of the random suite.
+        draws: How many it has.
+    """
+    match suite:
+        case "kernels":
+            return tuple(KERNELS)
+        case "models":
+            return model_names()
+        case "random":
+            return tuple(draw_name(seed, number) for number in range(draws))
+
+
+def find_workload(suite: SuiteName, name: str) -> Workload | None:
+    """What is known about a row; None for whole models.
+
+    Raises:
+        ValueError: The suite has no such row.
+    """
+    match suite:
+        case "kernels":
+            if name not in KERNELS:
+                raise ValueError(f"expected one of {', '.join(KERNELS)}, found {name!r}")
+            return KERNELS[name]
+        case "models":
+            return None
+        case "random":
+            return drawn_workload(name)
 
 
 def load_case(suite: SuiteName, name: str, seed: int = 0) -> Case:
@@ -42,11 +74,8 @@ def load_case(suite: SuiteName, name: str, seed: int = 0) -> Case:
     Raises:
         ValueError: The suite has no such row.
     """
-    if suite == "models":
-        return Case(load_model(name, seed))
-    if name not in KERNELS:
-        raise ValueError(f"expected one of {', '.join(KERNELS)}, found {name!r}")
-    return workload_case(KERNELS[name], seed)
+    workload = find_workload(suite, name)
+    return Case(load_model(name, seed)) if workload is None else workload_case(workload, seed)
 
 
 def workload_case(workload: Workload, seed: int = 0) -> Case:

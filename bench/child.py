@@ -17,6 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..frontends.jaxpr import to_graph
+from ..ir.graph import Graph
+from ..passes.manager import PassManager
+from ..passes.pipeline import GRAPH_PASSES
 from .cases import SUITES, Case, load_case
 from .counts import product_flops, tree_bytes
 from .messages import JIT, AnyRequest, Describe, Description, Done, Error, Export, Prepare, Prepared, Reply, Time, Timed
@@ -24,7 +28,7 @@ from .problem import write_problem
 from .reference import compare, reference
 from .serving import serve
 from .timing import Stopwatch
-from .workloads.base import chain
+from .workloads.base import Workload, chain
 
 _CACHED_INPUTS = 4
 
@@ -144,17 +148,24 @@ class Child:
         return Description(flops=product_flops(program.jaxpr), bytes=moved, dtype=str(args[0].dtype))
 
     def _export(self, request: Export) -> Done:
-        if self._case.workload is None:
-            raise NotImplementedError(
-                "expected a row of the kernel suite: other libraries have no form of whole models"
-            )
-        outputs = len(self._case.workload.outputs)  # of one call: the first form
-        errors = [self._errors(self._sides[JIT], index)[:outputs] for index in range(request.accuracy_inputs)]
-        weights = {name: np.asarray(value) for name, value in self._case.model.weights.items()}
+        errors = [self._single_errors(index) for index in range(request.accuracy_inputs)]
         inputs = [self._input(index) for index in range(self._pool)]
         references = [self._reference(index)[0][1] for index in range(request.accuracy_inputs)]
-        write_problem(request.folder, self._case.workload, weights, inputs, references, errors)
+        row, weights = self._row()
+        write_problem(request.folder, row, weights, inputs, references, errors)
         return Done()
+
+    def _single_errors(self, index: int) -> list[Error]:
+        """Errors of `jax.jit` in one call, which is the first form of a side."""
+        errors = self._errors(self._sides[JIT], index)
+        return errors[: len(self._reference(index)[0][1])]
+
+    def _row(self) -> tuple[Workload | Graph, dict[str, np.ndarray]]:
+        """What other processes make a program of: a workload with its weights, or a network with them inside."""
+        if self._case.workload is not None:
+            return self._case.workload, {name: np.asarray(value) for name, value in self._case.model.weights.items()}
+        program = jax.make_jaxpr(self._case.model.fn)(*self._input(0))
+        return PassManager(GRAPH_PASSES).run(to_graph(program)), {}
 
     def _input(self, number: int) -> tuple[np.ndarray, ...]:
         index = number % self._pool

@@ -29,7 +29,8 @@ def _equation_flops(equation: core.JaxprEqn) -> int:
             numbers = equation.params["dimension_numbers"]
             window = list(_shape(equation.invars[1]))
             window.pop(numbers.rhs_spec[0])  # all but the results: inputs of the group and the window itself
-            return 2 * _size(equation.outvars[0]) * math.prod(window)
+            zeros = math.prod(equation.params["lhs_dilation"])  # a transposed convolution multiplies none of them
+            return 2 * _size(equation.outvars[0]) * math.prod(window) // zeros
     inner = sum(product_flops(program) for program in _programs(equation.params.values()))
     if inner and equation.primitive.name == "while":
         raise NotImplementedError("expected loops of known length, found products in a while loop")

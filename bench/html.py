@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +11,18 @@ from typing import Any
 from .messages import JIT
 from .report import RowResult, SideResult, SuiteOptions, SuiteReport
 from .sessions import ALLOCATORS
-from .table import error_text, rate, roof_share, rows_text, side_label, speedup_text, state_text
+from .summary import ALL_ROWS, SLOWER, by_family, summaries
+from .table import (
+    error_text,
+    rate,
+    roof_share,
+    row_label,
+    rows_text,
+    side_label,
+    speedup_text,
+    state_text,
+    summary_cells,
+)
 
 _MAX_NOTE = 200  # what a process said before it died can be long; the JSON has it
 _LIBRARIES = ("jinja2", "matplotlib")
@@ -73,7 +83,9 @@ def write_html(report: SuiteReport, path: Path) -> None:
         cards=_cards(report),
         speedups=speedup_figure(report) if measured else "",
         rooflines=[(allocator, roofline_figure(report, allocator)) for allocator in ALLOCATORS] if measured else [],
-        lines=[line for row in report.rows for line in _lines(report, row)],
+        summaries=[(f.effort, f.allocator, f.family, *summary_cells(f)) for f in summaries(report)],
+        slower=SLOWER,
+        groups=[(family, [line for row in rows for line in _lines(report, row)]) for family, rows in by_family(report)],
         failures=[row for row in report.rows if row.failure],
         explanations=[found for row in report.rows if (found := _explanation(row)) is not None],
         options=_options(report.options),
@@ -98,14 +110,13 @@ def _options(options: SuiteOptions) -> list[tuple[str, str]]:
 def _cards(report: SuiteReport) -> list[tuple[str, str, str]]:
     """The run in a few numbers: heading, figure, remark."""
     cards = []
-    for effort in report.options.efforts:
-        name = f"effort {effort}"
-        for allocator in ALLOCATORS:
-            found = _speedups(report, allocator, name)
-            if found:
-                mean = math.exp(sum(map(math.log, found)) / len(found))
-                remark = f"geometric mean of {rows_text(len(found))}, {allocator}; lowest {min(found):.2f}x"
-                cards.append((f"Tilewright, {name}", f"{mean:.2f}x", remark))
+    for found in summaries(report):
+        if found.family == ALL_ROWS:
+            rows = rows_text(len(found.speedups))
+            remark = f"geometric mean of {rows}, {found.allocator}; lowest {found.lowest:.2f}x"
+            if found.peer_ratios:
+                remark += f"; ahead of the best peer on {found.peers_text()}"
+            cards.append((f"Tilewright, {found.effort}", f"{found.mean:.2f}x", remark))
     broken = sum(side.accurate is False for row in report.rows for side in _ours(row))
     checked = sum(side.accurate is not None for row in report.rows for side in _ours(row))
     failed = sum(bool(row.failure) for row in report.rows)
@@ -118,19 +129,13 @@ def _ours(row: RowResult) -> list[SideResult]:
     return [side for mode in row.modes for side in mode.sides if side.name.startswith("effort")]
 
 
-def _speedups(report: SuiteReport, allocator: str, name: str) -> list[float]:
-    modes = [mode for row in report.rows if (mode := row.mode(allocator)) is not None]
-    sides = [side for mode in modes if (side := mode.side(name)) is not None]
-    return [side.speedup.median for side in sides if side.speedup is not None]
-
-
 def _lines(report: SuiteReport, row: RowResult) -> Sequence[_Line]:
     if row.failure:
         return [_Line(row.name, "", "", "", "bad", "failed: see below")]
     found = []
     for number, mode in enumerate(row.modes):
         for position, side in enumerate(mode.sides):
-            name = row.name if number == position == 0 else ""
+            name = row_label(row) if number == position == 0 else ""
             allocator, state = (mode.allocator, state_text(mode)) if position == 0 else ("", "")
             found.append(_line(report, row, side, name, allocator, state))
     return found

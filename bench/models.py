@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .decoder import Decoder
 from .weights import draw_images, draw_weight, informativeness
 
 Args = tuple[np.ndarray, ...]
@@ -61,11 +62,12 @@ class _Encoder:
     batch: int = 1
 
 
-_MODELS: dict[str, _KerasModel | _Encoder] = {
+_MODELS: dict[str, _KerasModel | _Encoder | Decoder] = {
     "mobilenetv2": _KerasModel("MobileNetV2", "mobilenet_v2"),
     "resnet50": _KerasModel("ResNet50", "resnet"),
     "convnexttiny": _KerasModel("ConvNeXtTiny", "convnext"),
     "encoder": _Encoder(),
+    "decoder-step": Decoder(),
     "mobilenetv2-192x160": _KerasModel("MobileNetV2", "mobilenet_v2", height=192, width=160),
     "mobilenetv2-batch3": _KerasModel("MobileNetV2", "mobilenet_v2", batch=3),
     "mobilenetv2-alpha0.75": _KerasModel("MobileNetV2", "mobilenet_v2", alpha=0.75),
@@ -102,6 +104,8 @@ def load_model(name: str, seed: int = 0) -> ModelCase:
     description = _MODELS[name]
     if isinstance(description, _Encoder):
         return _load_encoder(name, description, rng)
+    if isinstance(description, Decoder):
+        return load_decoder(name, description, rng)
     return _load_keras(name, description, rng)
 
 
@@ -193,6 +197,21 @@ def _load_encoder(name: str, description: _Encoder, rng: np.random.Generator) ->
         return (generator.standard_normal(shape, dtype=np.float32),)
 
     return _case(name, apply, make_input, drawn)
+
+
+def load_decoder(name: str, description: Decoder, rng: np.random.Generator) -> ModelCase:
+    """A decoder with drawn weights; its cache holds as many tokens as its place for the next one says."""
+    shapes = description.weight_shapes()
+    drawn = {path: draw_weight(path, shape, "float32", rng) for path, shape in shapes.items()}
+
+    def make_input(generator: np.random.Generator) -> Args:
+        x = generator.standard_normal((1, description.features), dtype=np.float32)
+        position = np.asarray(generator.integers(description.cached // 2, description.cached), np.int32)
+        shape = description.cache_shape()
+        cache = [generator.standard_normal(shape, dtype=np.float32) for _ in range(2 * description.layers)]
+        return x, position, *cache
+
+    return _case(name, description.step, make_input, drawn)
 
 
 def _encoder_module(description: _Encoder) -> Any:

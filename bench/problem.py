@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ..ir import dtypes
+from ..ir.graph import Graph
+from ..ir.graph_text import parse_graph, print_graph
 from .messages import Error
 from .workloads.base import Workload
 
 Values = NDArray[np.generic]
 _FILE = "problem.json"
+_GRAPH = "network.txt"
 
 
 class _Description(BaseModel):
@@ -27,6 +30,7 @@ class _Description(BaseModel):
     arguments: list[str]
     inputs: int
     allowed: list[list[Error]]
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Problem:
         inputs: Argument lists that take turns.
         references: Float64 results of one call, for the first inputs.
         allowed: Errors of `jax.jit` with the limits of the accuracy contract, per input and output.
+        graph: Of a whole network, which has no expression: the network with its weights as constants.
     """
 
     expression: str
@@ -50,6 +55,7 @@ class Problem:
     inputs: Sequence[Sequence[Values]]
     references: Sequence[Sequence[Values]]
     allowed: Sequence[Sequence[Error]]
+    graph: Graph | None = None
 
     def errors(self, index: int, results: Sequence[Values]) -> list[Error]:
         """Errors of results on an input.
@@ -68,13 +74,17 @@ class Problem:
 
 def write_problem(
     folder: str,
-    workload: Workload,
+    row: Workload | Graph,
     weights: Mapping[str, Values],
     inputs: Sequence[Sequence[Values]],
     references: Sequence[Sequence[Values]],
     allowed: Sequence[Sequence[Error]],
 ) -> None:
-    """Write a row into an existing folder; see `Problem` for what the arguments are."""
+    """Write a row into an existing folder; see `Problem` for what the arguments are.
+
+    Raises:
+        ValueError: A network holds something that only this process can run.
+    """
     path = Path(folder)
     for name, value in weights.items():
         _save(path / f"weight-{name}.npy", value)
@@ -84,16 +94,36 @@ def write_problem(
     for index, results in enumerate(references):
         for position, value in enumerate(results):
             _save(path / f"reference-{index}-{position}.npy", value)
+    network = isinstance(row, Graph)
+    if network:
+        _write_graph(path, row)
     description = _Description(
-        expression=workload.expression,
-        parameters=dict(workload.parameters),
-        calls=workload.calls,
+        expression="network" if network else row.expression,
+        parameters={} if network else dict(row.parameters),
+        calls=1 if network else row.calls,
         weights={name: value.dtype.name for name, value in weights.items()},
-        arguments=[array.dtype for array in workload.inputs],
+        arguments=[value.dtype.name for value in inputs[0]],
         inputs=len(inputs),
         allowed=[list(errors) for errors in allowed],
+        network=network,
     )
     (path / _FILE).write_text(description.model_dump_json())
+
+
+def _write_graph(path: Path, graph: Graph) -> None:
+    if graph.opaque:
+        names = ", ".join(sorted({op.opcode for op in graph.ops if op.opaque})) or "constants"
+        raise ValueError(f"expected a network of plain operations, found {names}, which only JAX knows")
+    (path / _GRAPH).write_text(print_graph(graph))
+    for constant in graph.constants.values():
+        _save(path / f"constant-{constant.digest}.npy", np.asarray(constant.value))
+
+
+def _read_graph(path: Path) -> Graph:
+    constants = {
+        file.stem.removeprefix("constant-"): np.load(file, allow_pickle=False) for file in path.glob("constant-*.npy")
+    }
+    return parse_graph((path / _GRAPH).read_text(), constants)
 
 
 def read_problem(folder: str) -> Problem:
@@ -109,7 +139,8 @@ def read_problem(folder: str) -> Problem:
         [np.load(path / f"reference-{index}-{position}.npy", allow_pickle=False) for position in range(len(errors))]
         for index, errors in enumerate(found.allowed)
     ]
-    return Problem(found.expression, found.parameters, found.calls, weights, inputs, references, found.allowed)
+    graph = _read_graph(path) if found.network else None
+    return Problem(found.expression, found.parameters, found.calls, weights, inputs, references, found.allowed, graph)
 
 
 def _save(path: Path, value: Values) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .cases import SuiteName
-from .messages import Error
+from .messages import JIT, Error
 
 SCHEMA_VERSION = 1
 _MAX_BYTES = 64 * 2**20
@@ -191,12 +191,17 @@ class ModeResult(BaseModel):
         """The side of that name."""
         return next((side for side in self.sides if side.name == name), None)
 
+    def peers(self) -> list[SideResult]:
+        """The sides that are neither `jax.jit` nor ours."""
+        return [side for side in self.sides if not _is_ours(side)]
+
 
 class RowResult(BaseModel):
     """One row.
 
     Attributes:
         name: The row.
+        detail: What it computes, where the name does not say it.
         failure: Why there is no result, or empty.
         family: What kind of work it is.
         flops: Arithmetic operations of a call.
@@ -209,6 +214,7 @@ class RowResult(BaseModel):
 
     model_config = _STRICT
     name: str
+    detail: str = ""
     failure: str = ""
     family: str = ""
     flops: int = Field(default=0, ge=0)
@@ -250,8 +256,13 @@ class SuiteReport(BaseModel):
 
 def _sound(row: RowResult) -> bool:
     """Whether `jax.jit` and every side of ours were measured, and were accurate wherever that was looked at."""
-    ours = [side for mode in row.modes for side in mode.sides if side.name == "jit" or side.name.startswith("effort")]
+    ours = [side for mode in row.modes for side in mode.sides if _is_ours(side)]
     return all(side.status == "measured" and side.accurate is not False for side in ours)
+
+
+def _is_ours(side: SideResult) -> bool:
+    """Whether this is `jax.jit` or an effort of `tilewright.compile`."""
+    return side.name == JIT or side.name.startswith("effort")
 
 
 def load_report(path: Path) -> SuiteReport:

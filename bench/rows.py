@@ -9,13 +9,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from .cases import find_workload
 from .contest import Contest, ContestResult, hold
 from .environment import MemoryState
 from .messages import JIT, Describe, Description, Missing, Prepare, Prepared
 from .paired import paired_speedup
 from .report import Interval, ModeResult, RowResult, SideResult, SuiteOptions
 from .sessions import ALLOCATORS, Session, SessionError
-from .workloads.kernels import KERNELS
+from .workloads.base import Workload
 
 _DESCRIBE_S = 120.0
 
@@ -31,17 +32,19 @@ def run_row(name: str, options: SuiteOptions, memory: MemoryState, say: Callable
     """
     started = time.monotonic()
     deadline = started + options.row_timeout_s
+    workload = find_workload(options.suite, name)
+    family = workload.family if workload else "network"
     try:
         with TemporaryDirectory(prefix="tilewright-bench-") as folder:
-            description = _describe(name, options)
+            description = _describe(name, options, workload)
             contests, states = _contests(name, options, Path(folder), deadline, memory, say)
         modes = [_merge(mode, contests[mode], states[mode], options) for mode in ALLOCATORS]
     except SessionError as error:
-        return RowResult(name=name, failure=str(error), seconds=time.monotonic() - started)
-    workload = KERNELS.get(name) if options.suite == "kernels" else None
+        return RowResult(name=name, family=family, failure=str(error), seconds=time.monotonic() - started)
     return RowResult(
         name=name,
-        family=workload.family if workload else "network",
+        detail=workload.detail if workload and options.suite == "random" else "",
+        family=family,
         calls=workload.calls if workload else 1,
         flops=description.flops,
         bytes=description.bytes,
@@ -51,9 +54,8 @@ def run_row(name: str, options: SuiteOptions, memory: MemoryState, say: Callable
     )
 
 
-def _describe(name: str, options: SuiteOptions) -> Description:
-    if options.suite == "kernels":
-        workload = KERNELS[name]
+def _describe(name: str, options: SuiteOptions, workload: Workload | None) -> Description:
+    if workload is not None:
         return Description(flops=workload.flops, bytes=workload.bytes, dtype=workload.dtype)
     with Session("child", ["--suite", options.suite, "--row", name], {}) as session:
         reply = session.ask(Describe(), _DESCRIBE_S)

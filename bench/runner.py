@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..driver.options import make_options
-from .cases import SUITES, SuiteName, row_names
+from .cases import DRAWS, SUITES, SuiteName, row_names
 from .environment import MemoryState, describe_machine
 from .journal import Journal, run_key
 from .peers.base import PEERS
@@ -47,10 +47,12 @@ class _Defaults:
 _DEFAULTS: dict[SuiteName, _Defaults] = {
     "kernels": _Defaults("20s", 2, 8.0, 3.0, 4.0, 10.0, 1.5),
     "models": _Defaults("15s", 1, 8.0, 14.0, 14.0, 20.0, 5.0),
+    "random": _Defaults("10s", 1, 3.0, 3.0, 3.0, 6.0, 1.5),
 }
 _MODEL_LIBRARIES = ("keras", "flax")
 _EFFORTS = (0, 1)
 _ROUNDS = 30
+_MOST_DRAWS = 10_000
 _ROW_TIMEOUT_S = 600.0
 
 
@@ -66,11 +68,12 @@ def suite_options(
     row_timeout_s: float = _ROW_TIMEOUT_S,
     accuracy_inputs: int = 1,
     seed: int = 0,
+    draws: int | None = None,
 ) -> SuiteOptions:
     """Check what was asked for and fill in the suite's defaults.
 
     Args:
-        suite: `kernels` or `models`.
+        suite: `kernels`, `models` or `random`.
         rows: Names of rows; none means all.
         efforts: See `SuiteOptions`, as for all others.
         budget: None for the suite's default.
@@ -80,7 +83,8 @@ def suite_options(
         timing_s: None for the suite's default.
         row_timeout_s: Longest time for a row.
         accuracy_inputs: Inputs to compare.
-        seed: Decides inputs and order.
+        seed: Decides inputs and order, and the rows of the random suite.
+        draws: How many rows the random suite has; None for its default and for the others.
 
     Raises:
         ValueError: Something is not allowed; the message says what is.
@@ -89,7 +93,11 @@ def suite_options(
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, found {suite!r}")
     if suite == "models" and (missing := [name for name in _MODEL_LIBRARIES if find_spec(name) is None]):
         raise ValueError(f"suite: models needs {' and '.join(missing)}: pip install 'tilewright[models]'")
-    known = row_names(suite)
+    if suite != "random" and draws is not None:
+        raise ValueError(f"draws: expected it with the suite random, found it with {suite}")
+    if draws is not None and not 1 <= draws <= _MOST_DRAWS:
+        raise ValueError(f"draws: expected 1 to {_MOST_DRAWS}, found {draws}")
+    known = row_names(suite, seed, draws or DRAWS)
     _only("rows", rows, known)
     _only("efforts", efforts, (0, 1, 2, 3))
     _only("peers", peers, tuple(PEERS))
@@ -129,7 +137,7 @@ def expected_seconds(options: SuiteOptions, rows: int | None = None) -> float:
     tuning = budget.seconds if budget is not None and budget.seconds is not None else 0.0
     first = sum(costs.tuned_s + tuning if effort else costs.untuned_s for effort in options.efforts)
     later = costs.again_s * len(options.efforts) * (options.repeats - 1)
-    peers = [PEERS[name] for name in options.peers if not PEERS[name].missing()] if options.suite == "kernels" else []
+    peers = [PEERS[name] for name in options.peers if not PEERS[name].missing()]
     process = costs.start_s + options.timing_s + sum(kind.start_s for kind in peers)
     row = len(ALLOCATORS) * (first + later + options.repeats * process) + sum(kind.once_s for kind in peers)
     return row * (len(options.rows) if rows is None else rows)

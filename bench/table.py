@@ -7,7 +7,12 @@ from rich.table import Table
 
 from .messages import JIT
 from .report import ModeResult, RowResult, SideResult, SuiteReport
+from .summary import SLOWER, Summary, by_family, summaries
 
+_SUMMARY_CAPTION = (
+    "mean: geometric, of the speed-ups over jax.jit. slower: rows below {slower}x. ahead of peers: rows that are at "
+    "least as fast as the fastest peer of the row, and the lowest ratio to it."
+)
 _WIDE = 1000  # never wrap: the table takes the width that its numbers need
 _CAPTION = (
     "ms: median of a call. speed-up: jax.jit's time over this side's, by pairs, with a 95% interval. roof: time over "
@@ -24,15 +29,36 @@ def table_text(report: SuiteReport) -> str:
         table.add_column(heading, no_wrap=True)
     for heading in ("ms", "speed-up", "GFLOP/s", "GB/s", "roof", "error", "compiled s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in report.rows:
-        _add_row(table, report, row)
-        table.add_section()
+    for family, rows in by_family(report):
+        if family:
+            table.add_row(f"-- {family} --", end_section=True)
+        for row in rows:
+            _add_row(table, report, row)
+            table.add_section()
     with console.capture() as captured:
         console.print(table)
+        console.print(_summary_table(report))
         console.print(_limits(report), markup=False, highlight=False)
         for line in [*missing_lines(report), *_failure_lines(report)]:
             console.print(line, markup=False, highlight=False)
     return captured.get()
+
+
+def _summary_table(report: SuiteReport) -> Table:
+    table = Table(caption=_SUMMARY_CAPTION.format(slower=SLOWER))
+    for heading in ("effort", "allocator", "family"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("rows", "mean", "median", "lowest", "slower", "ahead of peers"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for found in summaries(report):
+        table.add_row(found.effort, found.allocator, found.family, *summary_cells(found))
+    return table
+
+
+def summary_cells(found: Summary) -> tuple[str, ...]:
+    """The numbers of a summary as text."""
+    speedups = (f"{found.mean:.2f}x", f"{found.median:.2f}x", f"{found.lowest:.2f}x")
+    return str(len(found.speedups)), *speedups, str(found.slower), found.peers_text()
 
 
 def rows_text(count: int) -> str:
@@ -73,7 +99,7 @@ def _add_row(table: Table, report: SuiteReport, row: RowResult) -> None:
         return
     for number, mode in enumerate(row.modes):
         for position, side in enumerate(mode.sides):
-            name = row.name if number == position == 0 else ""
+            name = row_label(row) if number == position == 0 else ""
             state = (mode.allocator, state_text(mode)) if position == 0 else ("", "")
             table.add_row(name, *state, *_side_cells(report, row, side))
 
@@ -92,6 +118,11 @@ def _side_cells(report: SuiteReport, row: RowResult, side: SideResult) -> list[s
         error_text(side),
         " / ".join(f"{seconds:.1f}" for seconds in side.compile_s),
     ]
+
+
+def row_label(row: RowResult) -> str:
+    """The row, with what it computes where the name does not say it."""
+    return f"{row.name} {row.detail}".strip()
 
 
 def side_label(side: SideResult) -> str:

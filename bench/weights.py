@@ -134,20 +134,25 @@ def informativeness(
     """Try another input, and zero each block in turn.
 
     Args:
-        apply: `apply(weights, *args)`, with one array as its result.
+        apply: `apply(weights, *args)`; of several results the first one is looked at.
         weights: The network's weights by path.
         make_input: Draws the arguments.
         rng: Source of the two inputs.
     """
     first, second = make_input(rng), make_input(rng)
-    reference = np.asarray(apply(weights, *first))
+
+    def run(weights: Mapping[str, NDArray[np.generic]], args: tuple[object, ...]) -> NDArray[np.generic]:
+        result = apply(weights, *args)
+        return np.asarray(result[0] if isinstance(result, tuple) else result)
+
+    reference = run(weights, first)
     scale = float(np.abs(reference).max())
 
-    def change(output: object) -> float:
-        return float(np.abs(np.asarray(output) - reference).max()) / scale
+    def change(output: NDArray[np.generic]) -> float:
+        return float(np.abs(output - reference).max()) / scale
 
     changes: dict[str, float] = {}
     for name, paths in blocks(weights).items():
         zeroed = {**weights, **{path: np.zeros_like(weights[path]) for path in paths}}
-        changes[name] = change(apply(zeroed, *first))
-    return Informativeness(change(apply(weights, *second)), changes)
+        changes[name] = change(run(zeroed, first))
+    return Informativeness(change(run(weights, second)), changes)

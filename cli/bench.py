@@ -25,7 +25,7 @@ _SEARCH_FOLDER = Path("search-comparison")
 def bench(
     context: typer.Context,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="kernels, models or search.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="kernels, models, random or search.", show_default=False)
     ] = None,
     rows: Annotated[str, typer.Option(metavar="NAMES", help="Only these rows, with commas between them.")] = "",
     efforts: Annotated[
@@ -46,6 +46,9 @@ def bench(
     ] = None,
     timing: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds of sampling per process.", show_default=False)
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="With random: how many rows. 100 by default.", show_default=False)
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="With search: candidates per search.", show_default=False)
@@ -72,11 +75,11 @@ def bench(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with figures.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides inputs and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides inputs, order and random rows.")] = 0,
     list_rows: Annotated[bool, typer.Option("--list", help="Print the rows, and how long they take at most.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a benchmark suite: kernels and whole models against jax.jit, or search strategies against each other.
+    """Run a benchmark suite: kernels, models or random shapes against jax.jit, or search strategies side by side.
 
     All sides of a row are measured in turn, in processes of their own. Exits with 1 if a row failed or a result was
     not accurate.
@@ -85,6 +88,7 @@ def bench(
         tilewright bench --suite kernels --list
         tilewright bench --suite kernels --rows softmax,gemv -o out.json
         tilewright bench --suite models -o models.json --html models.html
+        tilewright bench --suite random --draws 100 --seed 1 -o random.json
         tilewright bench --suite search --trials 64 --minutes 30
         tilewright bench compare before.json after.json
     """
@@ -96,11 +100,12 @@ def bench(
         "peers": None if peers is None else _words(peers),
         "repeats": repeats,
         "timing_s": timing,
+        "draws": draws,
     }
     for_search = {"trials": trials, "seeds": seeds, "minutes": minutes}
     with printing(as_json) as out:
         if suite == SEARCH:
-            _refuse({**for_suites, "html": html}, "kernels and models")
+            _refuse({**for_suites, "html": html}, "kernels, models and random")
             _search(out, _words(rows), for_search, output, list_rows)
             return
         _refuse(for_search, SEARCH)

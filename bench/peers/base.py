@@ -16,6 +16,16 @@ from ..problem import Problem
 Values = NDArray[np.generic]
 
 
+def to_channels_first(value: Values) -> Values:
+    """An image, a signal or a volume with its channels first; anything smaller as it is."""
+    return value if value.ndim < 3 else np.ascontiguousarray(np.moveaxis(value, -1, 1))
+
+
+def to_channels_last(value: Values) -> Values:
+    """The way back."""
+    return value if value.ndim < 3 else np.moveaxis(value, 1, -1)
+
+
 class NotExpressed(Exception):
     """The peer has no form of a workload."""
 

@@ -3,64 +3,22 @@
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from ..problem import Problem
 from .base import NotExpressed
+from .onnx_builder import Builder
 
-_OPSET = 20  # the first with Gelu; every runtime of interest knows it
-_IR_VERSION = 9
 _EPSILON = 1e-6
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int8": TensorProto.INT8}
 
 
-class Builder:
-    """Collects the nodes of a graph; values are names.
-
-    Args:
-        weights: Constants, by name.
-    """
-
-    def __init__(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, NDArray[np.generic]] = dict(weights)
-
-    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator with one result."""
-        return self.several(operator, inputs, 1, **attributes)[0]
-
-    def several(self, operator: str, inputs: Sequence[str], results: int, **attributes: Any) -> list[str]:
-        """Add an operator with several results."""
-        names = [f"v{len(self.nodes)}_{index}" for index in range(results)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
-        return names
-
-    def constant(self, value: NDArray[np.generic] | np.generic) -> str:
-        """Add a constant."""
-        name = f"c{len(self.constants)}"
-        self.constants[name] = np.asarray(value)
-        return name
-
-    def scalar(self, value: float) -> str:
-        """Add a float32 number."""
-        return self.constant(np.float32(value))
-
-    def shape(self, *extents: int) -> str:
-        """Add integers."""
-        return self.constant(np.array(extents, np.int64))
-
-
-def matmul(b: Builder, a: str, c: str, shapes: Sequence[tuple[int, ...]], result: str) -> str:
-    """A matrix product."""
+def matmul(b: Builder, a: str, c: str, shapes: Sequence[tuple[int, ...]], result: str, transposed: bool) -> str:
+    """A product of matrices."""
     if result == "bfloat16":
         raise NotExpressed("bfloat16 products: the CPU providers of the runtimes have none")
+    if transposed:
+        a, c = (b.node("Transpose", value, perm=[1, 0]) for value in (a, c))
     return b.node("MatMulInteger" if result == "int32" else "MatMul", a, c)
 
 
@@ -83,6 +41,33 @@ def _normalise(b: Builder, x: str, scale: str, shift: str) -> str:
     return b.node("LayerNormalization", x, scale, shift, axis=-1, epsilon=_EPSILON)
 
 
+def rms_norm(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """RMS norm of rows, in the form that runtimes fuse."""
+    mean = b.node("ReduceMean", b.node("Pow", x, b.scalar(2.0)), b.shape(-1))
+    root = b.node("Sqrt", b.node("Add", mean, b.scalar(_EPSILON)))
+    return b.node("Mul", b.node("Div", x, root), "scale")
+
+
+def batch_norm(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> list[str]:
+    """Batch norm in training, with the batch's mean and variance of each channel: the momentum of earlier ones is 0."""
+    earlier = b.constant(np.zeros_like(b.constants["scale"]))
+    inputs = [x, "scale", "shift", earlier, earlier]
+    return b.several("BatchNormalization", inputs, 3, training_mode=1, momentum=0.0, epsilon=_EPSILON)
+
+
+def log_sum_exp(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Logarithm of the sum of exponentials of rows, in its parts: runtimes have no fast form of the operator."""
+    axis = b.shape(-1)
+    largest = b.node("ReduceMax", x, axis, keepdims=1)
+    total = b.node("ReduceSum", b.node("Exp", b.node("Sub", x, largest)), axis, keepdims=1)
+    return b.node("Squeeze", b.node("Add", b.node("Log", total), largest), axis)
+
+
+def argmax(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Where the largest value of each row stands."""
+    return b.node("ArgMax", x, axis=-1, keepdims=0)
+
+
 def gelu(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
     """GELU, tanh form."""
     return b.node("Gelu", x, approximate="tanh")
@@ -98,26 +83,60 @@ def _affine(b: Builder, x: str, kernel: str, bias: str) -> str:
     return b.node("Add", b.node("MatMul", x, kernel), bias)
 
 
-def attention(b: Builder, q: str, k: str, v: str, shapes: Sequence[tuple[int, ...]], causal: bool) -> str:
+def attention(
+    b: Builder, q: str, k: str, v: str, mask: str = "", *, shapes: Sequence[tuple[int, ...]], causal: bool
+) -> str:
     """Attention of (batch, heads, sequence, features)."""
+    if mask:
+        mask = b.node("Where", mask, b.scalar(0.0), b.scalar(-np.inf))
+    if b.attention:
+        return b.node("Attention", q, k, v, *([mask] if mask else []), is_causal=int(causal))
     scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 1, 3, 2]))
     scores = b.node("Mul", scores, b.scalar(shapes[0][-1] ** -0.5))
     if causal:
         length = shapes[0][-2]
-        hidden = np.triu(np.full((length, length), -np.inf, np.float32), 1)
-        scores = b.node("Add", scores, b.constant(hidden))
+        mask = b.constant(np.triu(np.full((length, length), -np.inf, np.float32), 1))
+    if mask:
+        scores = b.node("Add", scores, mask)
     return b.node("MatMul", b.node("Softmax", scores, axis=-1), v)
 
 
-def conv(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], groups: int) -> str:
-    """A convolution with stride 1 that keeps the size."""
-    return _convolve(b, x, "kernel", None, groups)
+def grouped_attention(b: Builder, q: str, k: str, v: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Attention in which several heads share keys and values: their queries are rows of one matrix."""
+    if b.attention:
+        return b.node("Attention", q, k, v)
+    (batch, heads, queries, features), (_, key_heads, keys, _), _ = shapes
+    rows = (batch, key_heads, heads // key_heads * queries, features)
+    merged = b.node("Reshape", q, b.shape(*rows))
+    found = attention(b, merged, k, v, shapes=[rows, (batch, key_heads, keys, features)], causal=False)
+    return b.node("Reshape", found, b.shape(batch, heads, queries, features))
 
 
-def _convolve(b: Builder, x: str, kernel: str, bias: str | None, groups: int = 1) -> str:
-    window = b.constants[kernel].shape[-1]
+def conv(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], stride: int, groups: int) -> str:
+    """A convolution padded by half a window."""
+    return _convolve(b, x, "kernel", None, groups, stride)
+
+
+def _convolve(b: Builder, x: str, kernel: str, bias: str | None, groups: int = 1, stride: int = 1) -> str:
+    window = b.constants[kernel].shape[2:]
     inputs = (x, kernel) if bias is None else (x, kernel, bias)
-    return b.node("Conv", *inputs, group=groups, pads=[window // 2] * 4, kernel_shape=[window] * 2)
+    pads, strides = [size // 2 for size in window] * 2, [stride] * len(window)
+    return b.node("Conv", *inputs, group=groups, pads=pads, strides=strides, kernel_shape=window)
+
+
+def conv_transposed(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], stride: int) -> str:
+    """A transposed convolution that makes the image `stride` times as large."""
+    window = b.constants["kernel"].shape[-1]
+    pads, strides = [(window - stride) // 2] * 4, [stride] * 2
+    return b.node("ConvTranspose", x, "kernel", pads=pads, strides=strides, kernel_shape=[window] * 2)
+
+
+def pool(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], window: int, stride: int, kind: str) -> str:
+    """Maximum or mean of windows, padded by half a window."""
+    options = {"kernel_shape": [window] * 2, "strides": [stride] * 2, "pads": [window // 2] * 4}
+    if kind == "max":
+        return b.node("MaxPool", x, **options)
+    return b.node("AveragePool", x, count_include_pad=1, **options)
 
 
 def inverted_residual(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -130,6 +149,13 @@ def inverted_residual(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> 
 
 def _relu6(b: Builder, x: str) -> str:
     return b.node("Clip", x, b.scalar(0.0), b.scalar(6.0))
+
+
+def bottleneck(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """ResNet's block, batch norms folded."""
+    y = b.node("Relu", _convolve(b, x, "reduce", "reduce_bias"))
+    y = b.node("Relu", _convolve(b, y, "middle", "middle_bias"))
+    return b.node("Relu", b.node("Add", x, _convolve(b, y, "expand", "expand_bias")))
 
 
 def convnext_block(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -152,7 +178,7 @@ def encoder_layer(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], heads: 
         return b.node("Transpose", found, perm=[0, 2, 1, 3])
 
     size = [(batch, heads, sequence, features // heads)]
-    mixed = attention(b, project("query"), project("key"), project("value"), size, causal=False)
+    mixed = attention(b, project("query"), project("key"), project("value"), shapes=size, causal=False)
     mixed = b.node("Reshape", b.node("Transpose", mixed, perm=[0, 2, 1, 3]), b.shape(batch, sequence, features))
     return mlp_block(b, b.node("Add", x, _affine(b, mixed, "out_kernel", "out_bias")), shapes)
 
@@ -162,8 +188,48 @@ def cross_entropy(b: Builder, x: str, vocabulary: str, labels: str, shapes: Sequ
     logits = b.node("MatMul", x, vocabulary)
     position = b.node("Unsqueeze", labels, b.shape(1))
     chosen = b.node("Squeeze", b.node("GatherElements", logits, position, axis=1), b.shape(1))
-    total = b.node("ReduceLogSumExp", logits, b.shape(1), keepdims=0)
-    return b.node("ReduceMean", b.node("Sub", total, chosen), keepdims=0)
+    return b.node("ReduceMean", b.node("Sub", log_sum_exp(b, logits, shapes), chosen), keepdims=0)
+
+
+def elementwise(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Twelve operations on each element."""
+    y = b.node("Tanh", b.node("Add", b.node("Mul", x, b.scalar(0.75)), b.scalar(0.5)))
+    y = b.node("Abs", b.node("Sub", b.node("Mul", y, b.scalar(3.0)), x))
+    root = b.node("Sqrt", b.node("Add", y, b.scalar(1.0)))
+    y = b.node("Sub", b.node("Sigmoid", b.node("Div", x, root)), b.scalar(0.5))
+    return b.node("Min", y, b.scalar(0.25))
+
+
+def transpose(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """A matrix turned round."""
+    return b.node("Transpose", x, perm=[1, 0])
+
+
+def concatenate(b: Builder, *parts: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """Matrices side by side."""
+    return b.node("Concat", *parts, axis=-1)
+
+
+def jacobi(b: Builder, x: str, shapes: Sequence[tuple[int, ...]], steps: int) -> str:
+    """Relaxation with a fixed border: the inner part is cut out, relaxed, and the border put round it again."""
+    (rows, columns) = shapes[0]
+
+    def part(y: str, top: int, bottom: int, left: int, right: int) -> str:
+        return b.node("Slice", y, b.shape(top, left), b.shape(bottom, right), b.shape(0, 1))
+
+    top, bottom = part(x, 0, 1, 0, columns), part(x, rows - 1, rows, 0, columns)
+    left, right = part(x, 1, rows - 1, 0, 1), part(x, 1, rows - 1, columns - 1, columns)
+    for _ in range(steps):
+        vertical = b.node("Add", part(x, 0, rows - 2, 1, columns - 1), part(x, 2, rows, 1, columns - 1))
+        horizontal = b.node("Add", part(x, 1, rows - 1, 0, columns - 2), part(x, 1, rows - 1, 2, columns))
+        inner = b.node("Mul", b.node("Add", vertical, horizontal), b.scalar(0.25))
+        x = b.node("Concat", top, b.node("Concat", left, inner, right, axis=1), bottom, axis=0)
+    return x
+
+
+def dispatch(b: Builder, x: str, y: str, shift: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """A tiny layer."""
+    return b.node("Tanh", b.node("Gemm", x, y, shift))
 
 
 def cumsum(b: Builder, x: str, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -188,14 +254,27 @@ ONNX_FUNCTIONS: dict[str, Callable[..., str | list[str]]] = {
         linear,
         softmax,
         layer_norm,
+        rms_norm,
+        batch_norm,
+        log_sum_exp,
+        argmax,
         gelu,
         mlp_block,
         attention,
+        grouped_attention,
         conv,
+        conv_transposed,
+        pool,
         inverted_residual,
+        bottleneck,
         convnext_block,
         encoder_layer,
         cross_entropy,
+        elementwise,
+        transpose,
+        concatenate,
+        jacobi,
+        dispatch,
         cumsum,
         top_k,
         sort,
@@ -203,63 +282,7 @@ ONNX_FUNCTIONS: dict[str, Callable[..., str | list[str]]] = {
 }
 """By the name that `Workload.expression` has."""
 
-# Expressions whose first argument and result are images, which the graphs take as NCHW.
-_IMAGES = frozenset({"conv", "inverted_residual", "convnext_block"})
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxRow:
-    """A row as an ONNX model.
-
-    Attributes:
-        model: The serialised model; its inputs are `x0`, `x1`, ...
-        images: Whether arguments and results are images, to be given as NCHW.
-    """
-
-    model: bytes
-    images: bool
-
-    def arguments(self, args: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-        """Arguments as the model takes them, in memory of their own."""
-        return [np.array(value.transpose(0, 3, 1, 2) if self.images else value, order="C") for value in args]
-
-    def results(self, found: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-        """Results as the workload has them."""
-        return [value.transpose(0, 2, 3, 1) if self.images else value for value in found]
-
-
-def onnx_row(problem: Problem, calls: int) -> OnnxRow:
-    """Write a row as a model in which that many calls follow each other.
-
-    Raises:
-        NotExpressed: There is no form of the row.
-    """
-    if problem.expression not in ONNX_FUNCTIONS:
-        raise NotExpressed(f"no form of {problem.expression} for ONNX")
-    images = problem.expression in _IMAGES
-    # Kernels of convolutions are results, inputs, height, width.
-    weights = {
-        name: np.ascontiguousarray(value.transpose(3, 2, 0, 1)) if value.ndim == 4 else value
-        for name, value in problem.weights.items()
-    }
-    args = OnnxRow(b"", images).arguments(problem.inputs[0])
-    names = [f"x{index}" for index in range(len(args))]
-    builder = Builder(weights)
-    found: str | list[str] = names[0]
-    for _ in range(calls):
-        first = found if isinstance(found, str) else found[0]
-        function = ONNX_FUNCTIONS[problem.expression]
-        found = function(builder, first, *names[1:], shapes=[a.shape for a in args], **problem.parameters)
-    graph = helper.make_graph(
-        builder.nodes,
-        problem.expression,
-        [
-            helper.make_tensor_value_info(name, _TYPES[value.dtype.name], value.shape)
-            for name, value in zip(names, args, strict=True)
-        ],
-        [onnx.ValueInfoProto(name=name) for name in ([found] if isinstance(found, str) else found)],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in builder.constants.items()],
-    )
-    opsets = [helper.make_opsetid("", _OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-    return OnnxRow(onnx.shape_inference.infer_shapes(model, strict_mode=True).SerializeToString(), images)
+IMAGES = frozenset(
+    {"conv", "conv_transposed", "pool", "batch_norm", "inverted_residual", "bottleneck", "convnext_block"}
+)
+"""Expressions whose arguments and results are images, which the graphs take with their channels first."""

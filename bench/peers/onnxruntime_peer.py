@@ -9,7 +9,7 @@ import onnxruntime
 
 from ..problem import Problem
 from .base import Values
-from .onnx_functions import OnnxRow, onnx_row
+from .onnx_row import OnnxRow, onnx_row
 
 
 class _OnnxProgram:
@@ -33,7 +33,7 @@ def build(problem: Problem, calls: int, threads: int, option: str, folder: str) 
     Raises:
         NotExpressed: There is no form of the row.
     """
-    row = onnx_row(problem, calls)
+    row = onnx_row(problem, calls, attention=True)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads

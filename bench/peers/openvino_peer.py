@@ -11,7 +11,7 @@ import openvino
 
 from ..problem import Problem
 from .base import Values
-from .onnx_functions import OnnxRow, onnx_row
+from .onnx_row import OnnxRow, onnx_row
 
 
 class _OpenVinoProgram:

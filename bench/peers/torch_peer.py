@@ -11,8 +11,8 @@ import torch
 
 from ..problem import Problem
 from ..workloads.base import chain
-from .base import NotExpressed, Values
-from .torch_functions import TORCH_FUNCTIONS
+from .base import NotExpressed, Values, to_channels_first, to_channels_last
+from .torch_functions import CHANNELS_FIRST, TORCH_FUNCTIONS
 
 
 class _Row(torch.nn.Module):
@@ -31,11 +31,12 @@ class _Row(torch.nn.Module):
 
 
 class _TorchProgram:
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, channels_first: bool) -> None:
         self._call = call
+        self._channels_first = channels_first
 
     def load(self, args: Sequence[Values]) -> list[torch.Tensor]:
-        return [_tensor(value) for value in args]
+        return [_tensor(to_channels_first(value) if self._channels_first else value) for value in args]
 
     def run(self, loaded: list[torch.Tensor]) -> Any:
         with torch.inference_mode():
@@ -43,7 +44,8 @@ class _TorchProgram:
 
     def results(self, raw: Any) -> list[Values]:
         found = raw if isinstance(raw, tuple) else (raw,)
-        return [(value.float() if value.dtype == torch.bfloat16 else value).numpy() for value in found]
+        arrays = [(value.float() if value.dtype == torch.bfloat16 else value).numpy() for value in found]
+        return [to_channels_last(array) for array in arrays] if self._channels_first else arrays
 
 
 def build(problem: Problem, calls: int, threads: int, option: str, folder: str) -> _TorchProgram:
@@ -63,18 +65,25 @@ def build(problem: Problem, calls: int, threads: int, option: str, folder: str) 
         raise NotExpressed(f"no form of {problem.expression} for torch")
     torch.set_num_threads(threads)
     row = _Row(problem, calls).eval()
+    channels_first = problem.expression in CHANNELS_FIRST
     if option == "eager":
-        return _TorchProgram(row)
+        return _TorchProgram(row, channels_first)
     # Weights as constants, every choice of templates and kernels timed: what its users can get.
     torch._inductor.config.freezing = True  # pyright: ignore[reportAttributeAccessIssue]
-    return _TorchProgram(torch.compile(row, mode="max-autotune", dynamic=False))
+    return _TorchProgram(torch.compile(row, mode="max-autotune", dynamic=False), channels_first)
+
+
+_MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def _weight(value: Values) -> torch.Tensor:
-    """A constant in torch's layout: kernels of convolutions are results, inputs, height, width."""
-    if value.ndim == 4:
-        return _tensor(value.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
-    return _tensor(value)
+    """A constant in torch's layout: kernels of convolutions begin with results and inputs."""
+    if value.ndim < 3:
+        return _tensor(value)
+    kernel = _tensor(np.moveaxis(value, (-1, -2), (0, 1)))
+    if value.ndim == 3:
+        kernel = kernel[:, :, None]
+    return kernel.contiguous(memory_format=_MEMORY_FORMATS[kernel.ndim])
 
 
 def _tensor(value: Values) -> torch.Tensor:

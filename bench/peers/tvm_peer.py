@@ -14,7 +14,7 @@ import onnx
 
 from ..problem import Problem
 from .base import NotExpressed, Values
-from .onnx_functions import OnnxRow, onnx_row
+from .onnx_row import OnnxRow, onnx_row
 
 # TVM would tie its threads to the machine's first processors, even where this process may use only others.
 os.environ["TVM_BIND_THREADS"] = "0"

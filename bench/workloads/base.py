@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...ir import dtypes
 
-Family = Literal["contraction", "convolution", "reduction", "memory", "stencil", "ordering"]
+Family = Literal["contraction", "convolution", "reduction", "memory", "stencil", "dispatch", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,21 @@ class Array:
             case "integers":
                 values = rng.integers(int(self.low), int(self.high), self.shape)
         return values.astype(dtypes.to_numpy(self.dtype))
+
+
+def kernel(*shape: int) -> Array:
+    """A weight that keeps the variance of what it multiplies; the last axis are the results."""
+    return Array(shape, high=math.prod(shape[:-1]) ** -0.5)
+
+
+def bias(size: int) -> Array:
+    """A vector that is added."""
+    return Array((size,), high=0.1)
+
+
+def scale(size: int) -> Array:
+    """A vector that is multiplied, far from zero."""
+    return Array((size,), distribution="uniform", low=0.5, high=1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,15 @@ class Workload:
     def bytes(self) -> int:
         """Minimal traffic of one call: every argument and weight read once, every result written once."""
         return sum(array.bytes for array in (*self.inputs, *self.weights.values(), *self.outputs))
+
+    @property
+    def detail(self) -> str:
+        """The computation with its shapes and options, for example `linear 3x1056, kernel 1056x400`."""
+        shapes = ["x".join(map(str, array.shape)) for array in self.inputs]
+        if "kernel" in self.weights:
+            shapes.append("kernel " + "x".join(map(str, self.weights["kernel"].shape)))
+        options = [f"{key}={value}" for key, value in self.parameters.items()]
+        return " ".join((self.expression, ", ".join(shapes), *options))
 
     @property
     def dtype(self) -> str:

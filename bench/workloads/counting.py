@@ -12,10 +12,14 @@ import math
 SOFTMAX = 5
 # Per element: sum, difference, square, sum, product with the inverse deviation, scale, shift.
 LAYER_NORM = 7
+# Per element: square, sum, product with the inverse root, scale.
+RMS_NORM = 4
 # Per element: x^3 (2), factor, sum, factor, tanh, 1 + ., 0.5 * x, product.
 GELU_TANH = 9
 # Per element: x / sqrt(2), erf, 1 + ., 0.5 * x, product.
 GELU_ERF = 5
+# Per element: maximum, difference, exponential, sum.
+LOG_SUM_EXP = 4
 
 
 def matmul(m: int, n: int, k: int) -> int:
@@ -23,9 +27,9 @@ def matmul(m: int, n: int, k: int) -> int:
     return 2 * m * n * k
 
 
-def convolution(height: int, width: int, channels: int, window: int, inputs_per_group: int) -> int:
-    """A convolution with `height * width * channels` results and square windows."""
-    return 2 * height * width * channels * window * window * inputs_per_group
+def convolution(results: int, taps: int, inputs_per_group: int) -> int:
+    """A convolution with that many results, each of a window of `taps` pixels."""
+    return 2 * results * taps * inputs_per_group
 
 
 def attention(pairs: int, features: int) -> int:

@@ -167,10 +167,11 @@ def test_key_is_of_options_and_software() -> None:
 
 
 def test_defaults_are_the_suite_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels, models = suite_options("kernels"), suite_options("models")
-    assert len(kernels.rows) == 26 and kernels.efforts == (0, 1)
-    assert expected_seconds(kernels) <= 90 * 60 and expected_seconds(models) <= 30 * 60
-    assert expected_seconds(kernels, 1) == pytest.approx(expected_seconds(kernels) / 26)
+    kernels, models, random = (suite_options(suite) for suite in ("kernels", "models", "random"))
+    assert len(kernels.rows) == 47 and len(random.rows) == 100 and kernels.efforts == (0, 1)
+    assert expected_seconds(kernels) <= 2 * 60 * 60 and expected_seconds(models) <= 30 * 60
+    assert expected_seconds(random) <= 2 * 60 * 60
+    assert expected_seconds(kernels, 1) == pytest.approx(expected_seconds(kernels) / 47)
     assert expected_seconds(suite_options("kernels", budget="5s")) < expected_seconds(kernels)
 
 
@@ -204,10 +205,14 @@ def test_rows_keep_the_suite_s_order_and_efforts_are_sorted() -> None:
     assert found.rows == ("softmax", "sort") and found.efforts == (0, 1) and found.peers == ("torch", "openvino")
 
 
+def test_seed_and_number_of_draws_decide_the_random_rows() -> None:
+    assert suite_options("random", draws=3, seed=7).rows == ("draw-7-000", "draw-7-001", "draw-7-002")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"suite": "nothing"}, "expected one of kernels, models, found 'nothing'"),
+        ({"suite": "nothing"}, "expected one of kernels, models, random, found 'nothing'"),
         ({"rows": ["matmul-513"]}, "expected some of matmul-512.*found matmul-513"),
         ({"efforts": [4]}, "expected some of 0, 1, 2, 3, found 4"),
         ({"budget": "soon"}, "expected a time like"),
@@ -216,6 +221,9 @@ def test_rows_keep_the_suite_s_order_and_efforts_are_sorted() -> None:
         ({"rounds": 1}, "rounds"),
         ({"timing_s": -1.0}, "timing_s"),
         ({"accuracy_inputs": 5}, "accuracy_inputs"),
+        ({"draws": 5}, "expected it with the suite random, found it with kernels"),
+        ({"suite": "random", "draws": 0}, "draws: expected 1 to 10000, found 0"),
+        ({"suite": "random", "draws": 2, "rows": ["draw-0-002"]}, "expected some of draw-0-000, draw-0-001"),
     ],
 )
 def test_wrong_options_are_refused(changes: dict[str, object], message: str) -> None:

@@ -86,14 +86,14 @@ class TestSuites:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            ((), "--suite: expected one of kernels, models, search, found none"),
+            ((), "--suite: expected one of kernels, models, random, search, found none"),
             (("--suite", "kernel"), "did you mean 'kernels'"),
             (("--suite", "kernels", "--rows", "softmacks"), "--rows: expected some of"),
             (("--suite", "kernels", "--efforts", "4"), "--efforts: expected some of 0, 1, 2, 3"),
             (("--suite", "kernels", "--budget", "soon"), "--budget: expected a time"),
             (("--suite", "kernels", "--peers", "abacus"), "--peers: expected some of"),
             (("--suite", "kernels", "--trials", "3"), "--trials holds for --suite search only"),
-            (("--suite", "search", "--peers", "torch"), "--peers holds for --suite kernels and models only"),
+            (("--suite", "search", "--peers", "torch"), "--peers holds for --suite kernels, models and random only"),
             (("--suite", "search", "--rows", "softmacks"), "--rows: expected some of"),
             (("--suite", "kernels", "-o", "no/folder/out.json"), "create it first"),
         ],
