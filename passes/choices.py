@@ -12,6 +12,7 @@ from typing import get_args
 
 from ..ir.loop import Alloc, Block, Buffer, For, LoopFunc, Scope, Stmt, blocks, reads, walk
 from .schedule import ScheduleError, Step, apply_step
+from .stream_parts import maxima
 from .tiling import MAX_UNROLL
 
 Enumerator = Callable[[LoopFunc], Iterator[Step]]
@@ -236,6 +237,14 @@ def accumulate(func: LoopFunc) -> Iterator[Step]:
         for block in blocks(loop.body):
             if block.monoid is not None:
                 yield Step("accumulate", block.name, (loop.name,))
+
+
+@enumerates
+def stream(func: LoopFunc) -> Iterator[Step]:
+    """Each maximum by every size worth trying."""
+    for block, it in maxima(func):
+        for factor in factors(it.extent + 1):
+            yield Step("stream", block.name, (it.name, factor))
 
 
 def _reductions(func: LoopFunc) -> Iterator[Block]:
