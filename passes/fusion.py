@@ -2,7 +2,8 @@
 
 Operations are taken in order; each joins the region of an operand where one schedule can serve both: an elementwise
 operation joins the contraction, reduction or elementwise run that feeds it, a reduction joins the elementwise run that
-it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. A region has one
+it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. Where such rows come from a product, they gather
+with it, and with a product that reduces them further, so that they need not be stored (attention). A region has one
 result, so that what it holds is never stored but once.
 """
 
@@ -18,7 +19,7 @@ from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
 
-Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
+Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +39,21 @@ class Region:
     rows: int = 0
 
 
-def group(graph: Graph, supported: Collection[str]) -> tuple[Region, ...]:
+def group(graph: Graph, supported: Collection[str], apart: Collection[int] = ()) -> tuple[Region, ...]:
     """Partition the operations that kernels can compute into regions.
 
     Args:
         graph: a simplified graph.
         supported: elementwise opcodes that the backend can emit.
+        apart: results that are not to be computed from rows of a product that are never stored.
 
     Returns:
         Regions in order of their last operation; operations in none of them stay XLA's.
     """
-    grouping = _Grouping(graph, frozenset(supported))
+    grouping = _Grouping(graph, frozenset(supported), frozenset(apart))
     for index in range(len(graph.ops)):
         grouping.add(index)
+    grouping.gather_streams()
     return tuple(sorted(grouping.regions.values(), key=lambda r: r.members[-1]))
 
 
@@ -81,9 +84,10 @@ def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
 
 
 class _Grouping:
-    def __init__(self, graph: Graph, supported: frozenset[str]) -> None:
+    def __init__(self, graph: Graph, supported: frozenset[str], apart: frozenset[int]) -> None:
         self.graph = graph
         self.supported = supported
+        self.apart = apart
         self.regions: dict[int, Region] = {}
         self.region_of: dict[int, int] = {}
 
@@ -173,6 +177,51 @@ class _Grouping:
         self._merge(list(found), index, replace(rows, members=members))
         return True
 
+    def gather_streams(self) -> None:
+        """Merge rows with the product that they come from, and with one that they go into, once all else is known."""
+        for index in sorted(self.regions):
+            region = self.regions.get(index)
+            if region is None or self.graph.ops[region.members[-1]].result in self.apart:
+                continue
+            if self._is_product(region):
+                done = any(self._merge_stream([rows, index]) for rows in self._feeding(index))
+            else:
+                done = self._of_reduced_rows(region) and self._merge_stream([index])
+            if done:
+                self._merge_views(index)
+
+    def _merge_stream(self, parts: list[int]) -> bool:
+        """Merge rows, and what they go into, with the product that they come from."""
+        family, index = self.regions[parts[0]], parts[-1]
+        if family.kind != "rows":
+            return False
+        for source in self._feeding(parts[0]):
+            product = self.regions[source]
+            if not self._is_product(product) or sorted(product.full) != sorted(family.full):
+                continue
+            members = tuple(sorted(m for n in (source, *parts) for m in self.regions[n].members))
+            if self._escaping(members) == 1 and self._convex(members):
+                self._merge([source, *parts[:-1]], index, Region(members, "stream", self.regions[index].full))
+                return True
+        return False
+
+    def _merge_views(self, index: int) -> None:
+        """A transposition of what a stream computes is how it is stored."""
+        readers = {self.region_of.get(u) for u in self.graph.users[self.graph.ops[self.regions[index].members[-1]].result]}
+        if len(readers) == 1 and None not in readers:
+            reader = next(iter(readers))
+            assert reader is not None
+            self._merge_one(index, reader)
+
+    def _of_reduced_rows(self, region: Region) -> bool:
+        """Whether the result of rows has one value per row, so that nothing of their length is stored."""
+        result = self.graph.ops[region.members[-1]].type
+        return region.kind == "rows" and _squeezed(result.shape) == region.full[: region.rows]
+
+    def _is_product(self, region: Region) -> bool:
+        products = [m for m in region.members if self.graph.ops[m].opcode in CONTRACTIONS]
+        return region.kind == "contraction" and [self.graph.ops[m].opcode for m in products] == ["dot_general"]
+
     def _row_family(self, index: int) -> tuple[int, ...]:
         """Regions above one that reduce, rescale or move the same rows, itself excluded; empty without a reduction."""
         family: dict[int, None] = {index: None}
@@ -230,6 +279,8 @@ class _Grouping:
                 return replace(feeding, members=())
             case "rows", "rows" if (feeding.full, feeding.rows) == (region.full, region.rows):
                 return replace(feeding, members=())
+            case "stream", "view" if self._transposes(region):
+                return replace(feeding, members=(), full=region.full)
             case "rows", "alias" if region.full == feeding.full[: feeding.rows]:
                 return replace(feeding, members=())
             case "rows", "view" if region.full == feeding.full and self._broadcasts(region):
@@ -249,6 +300,9 @@ class _Grouping:
 
     def _broadcasts(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode == "broadcast_in_dim" for m in region.members)
+
+    def _transposes(self, region: Region) -> bool:
+        return all(self.graph.ops[m].opcode == "transpose" for m in region.members)
 
     def _all_aliases(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode in ALIASES for m in region.members)

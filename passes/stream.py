@@ -39,8 +39,8 @@ def stream(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     (p of the tile); l = l * r + sum(p); o = o * r + sum(p * v)``, and ``o = o / l`` at the end. What has the axis is
     kept for one tile only. While ``m`` is still minus infinity, 0 stands in for it, so that what is masked adds zero.
 
-    Refuses: a Block that is no maximum over a whole range, or stands alone in its sequence; what has the axis but is
-    written elsewhere or is an output; reductions that `ir.rescale` can't repair by one factor.
+    Refuses: a Block that is no maximum over a whole range; what has the axis but is used inside other loops, or is an
+    output; reductions that `ir.rescale` can't repair by one factor.
     """
     parts = streamed(func, block, iterator)
     if not 1 <= factor <= parts.extent:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from ..ir.affine import AffineExpr, var
 from ..ir.loop import Alloc, Apply, Block, Buffer, Const, Expr, Index, Iter, LoopFunc, Read, Seq, Stmt, blocks, map_expr, map_indices, reads  # fmt: skip
 from ..ir.monoid import MONOIDS
 from ..ir.rescale import NotRescalable, Roles, Scaled, rescalable, same_expr
-from .edit import find_block, find_iter, path_to
+from .edit import find_block, find_iter, path_to, solve
 from .schedule import ScheduleError
 
 SHIFT = "~shift"
@@ -21,9 +21,9 @@ class Streamed:
     """Statements that are reduced over one axis, some of them depending on the maximum along it.
 
     Args:
-        whole: the sequence with the allocations right around it.
-        items: the statements of the sequence.
-        buffers: what is allocated right around it, outermost first.
+        whole: the key with all that stands beside it, sequences and allocations, inside of the same loop.
+        items: the statements in it, in order.
+        buffers: what is allocated in it, outermost first.
         key: the maximum.
         extent: length of the axis.
         along: for each Block that has the axis, its iterator.
@@ -73,16 +73,26 @@ def streamed(func: LoopFunc, block: str, iterator: str) -> Streamed:
     it = find_iter(key, iterator)
     if key.monoid != "max" or it.kind != "reduce" or key.value.dtype != "float32" or key.guard:
         raise ScheduleError(f"expected a float32 maximum over {iterator}, unguarded, found {block}")
-    path = path_to(func.body, key) or []
-    if not path or not isinstance(path[-1], Seq):
-        raise ScheduleError(f"expected {block} in a sequence with what depends on it, found it alone")
-    whole: Stmt = path[-1]
-    found: dict[str, Buffer] = {}
-    for outer in reversed(path[:-1]):
-        if not isinstance(outer, Alloc):
+    whole: Stmt = key
+    for outer in reversed(path_to(func.body, key) or []):
+        if not isinstance(outer, Seq | Alloc):
             break
-        whole, found = outer, {outer.buffer.name: outer.buffer, **found}
-    return _Analysis(whole, path[-1].body, found, key, iterator, it.extent).run()
+        whole = outer
+    items, found = _flat(whole)
+    return _Analysis(whole, items, found, key, iterator, it.extent).run()
+
+
+def _flat(stmt: Stmt) -> tuple[tuple[Stmt, ...], dict[str, Buffer]]:
+    """Statements without the sequences and allocations around them, and what these allocate."""
+    match stmt:
+        case Alloc():
+            items, found = _flat(stmt.body)
+            return items, {stmt.buffer.name: stmt.buffer, **found}
+        case Seq():
+            parts = [_flat(s) for s in stmt.body]
+            return tuple(i for items, _ in parts for i in items), {n: b for _, f in parts for n, b in f.items()}
+        case _:
+            return (stmt,), {}
 
 
 @dataclass(slots=True)
@@ -102,7 +112,7 @@ class _Analysis:
     shift: Expr | None = None
 
     def run(self) -> Streamed:
-        self._find_axes()
+        self.along, self.axes = spread(list(self._blocks()), self.buffers, self.key.name, self.iterator)
         for block in self._streamed():
             self._check_range(block)
         reductions = tuple(self._reductions())
@@ -126,31 +136,6 @@ class _Analysis:
 
     def _streamed(self) -> list[Block]:
         return [b for b in self._blocks() if b.name in self.along]
-
-    def _find_axes(self) -> None:
-        self.along[self.key.name] = self.iterator
-        size = -1
-        while size != len(self.along) + len(self.axes):
-            size = len(self.along) + len(self.axes)
-            for block in self._blocks():
-                self._spread(block)
-
-    def _spread(self, block: Block) -> None:
-        for buffer, index in _accesses(block):
-            if buffer not in self.buffers:
-                continue
-            if buffer in self.axes:
-                name = index[self.axes[buffer]].single_variable()
-                if name is None or self.along.setdefault(block.name, name) != name:
-                    raise ScheduleError(f"expected {block.name} to go along the streamed axis of {buffer}")
-            own = self.along.get(block.name)
-            where = [n for n, e in enumerate(index) if own is not None and own in e.variables()]
-            if own is None or not where:
-                continue
-            if len(where) > 1 or index[where[0]].single_variable() != own:
-                raise ScheduleError(f"expected {own} alone on one axis of {buffer} in {block.name}")
-            if self.axes.setdefault(buffer, where[0]) != where[0]:
-                raise ScheduleError(f"expected one streamed axis of {buffer}, found another one in {block.name}")
 
     def _check_range(self, block: Block) -> None:
         it = block.iterator(self.along[block.name])
@@ -250,10 +235,8 @@ class _Analysis:
             if known is None or read.guard or read.buffer not in self.axes:
                 return None
             writer = next(b for b in self._streamed() if b.write.buffer == read.buffer)
-            names = [i.single_variable() for i in writer.write.index]
-            if any(n is None for n in names):
-                return None
-            return known.at({n: e for n, e in zip(names, read.index, strict=True) if n is not None})
+            env = solve(writer, read.index)
+            return None if env is None else known.at(env)
 
         return Roles(free, fixed, lambda x, c: self._shifted(block, x, c) if fixed(c) and free(x) else None, held)
 
@@ -261,11 +244,12 @@ class _Analysis:
         """``x - c`` with the running maximum for ``c``, if ``c`` is the maximum of ``x``, or stands in for it."""
         whole = self._inlined(c)
         maxima = {r.index for r in reads(whole) if r.buffer == self.key.write.buffer}
-        names = [e.single_variable() for e in self.key.write.index]
-        if len(maxima) != 1 or any(n is None for n in names):
+        if len(maxima) != 1:
             return None
         row = maxima.pop()
-        env = {n: e for n, e in zip(names, row, strict=True) if n is not None}
+        env = solve(self.key, row)
+        if env is None:
+            return None
         here = {**env, self.iterator: var(self.along[block.name])}
         if not same_expr(map_indices(self.key.value, lambda i: i.substitute(here)), x):
             return None
@@ -285,12 +269,9 @@ class _Analysis:
 
         def visit(e: Expr) -> Expr:
             writer = self.rows.get(e.buffer) if isinstance(e, Read) and not e.guard else None
-            if writer is None or not isinstance(e, Read):
+            env = solve(writer, e.index) if writer is not None and isinstance(e, Read) else None
+            if writer is None or env is None:
                 return e
-            names = [i.single_variable() for i in writer.write.index]
-            if any(n is None for n in names):
-                return e
-            env = {n: i for n, i in zip(names, e.index, strict=True) if n is not None}
             return self._inlined(map_indices(writer.value, lambda i: i.substitute(env)))
 
         return map_expr(e, visit)
@@ -313,6 +294,49 @@ class _Analysis:
         data = {i.name for i in self.key.iters if i.kind == "data"}
         own = {n for i in _indices(shift) for n in i.variables() if self.key.iterator(n) is not None}
         return own <= data
+
+
+def spread(
+    found: list[Block], buffers: Collection[str], block: str, iterator: str
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Follow an axis from one Block to all that have it.
+
+    Args:
+        found: the Blocks.
+        buffers: names of the buffers that it is followed through.
+        block: the Block to start from.
+        iterator: its iterator along the axis.
+
+    Returns:
+        For each Block that has the axis its iterator, and for each buffer that has it which of its axes that is.
+
+    Raises:
+        ScheduleError: an index mixes the axis with something else.
+    """
+    along, axes = {block: iterator}, dict[str, int]()
+    size = -1
+    while size != len(along) + len(axes):
+        size = len(along) + len(axes)
+        for other in found:
+            for buffer, index in _accesses(other):
+                if buffer in buffers:
+                    _spread(other, buffer, index, along, axes)
+    return along, axes
+
+
+def _spread(block: Block, buffer: str, index: Index, along: dict[str, str], axes: dict[str, int]) -> None:
+    if buffer in axes:
+        name = index[axes[buffer]].single_variable()
+        if name is None or along.setdefault(block.name, name) != name:
+            raise ScheduleError(f"expected {block.name} to go along one axis of {buffer}, found {index[axes[buffer]]}")
+    own = along.get(block.name)
+    where = [n for n, e in enumerate(index) if own is not None and own in e.variables()]
+    if own is None or not where:
+        return
+    if len(where) > 1 or index[where[0]].single_variable() != own:
+        raise ScheduleError(f"expected {own} alone on one axis of {buffer} in {block.name}")
+    if axes.setdefault(buffer, where[0]) != where[0]:
+        raise ScheduleError(f"expected one axis of {buffer} that {own} goes along, found another in {block.name}")
 
 
 def _accesses(block: Block) -> Iterator[tuple[str, Index]]:

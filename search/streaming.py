@@ -1,0 +1,341 @@
+"""Products whose rows are reduced by a softmax or a log-sum-exp, and possibly multiplied again: attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ..ir.loop import Apply, Block, Iter, LoopFunc, Read, reads
+from ..ir.target import Target
+from ..passes.schedule import ScheduleError, Step, Trace, replay
+from ..passes.stream_parts import Streamed, maxima, spread, streamed
+from .anatomy import Anatomy, anatomy, axis_of
+from .chains import reduction_loops
+from .sketch import Decisions, Sketch
+from .steps import share, trips
+from .tiles import fits, registers
+
+_TILES = (32, 64, 96, 128, 192, 256)
+"""Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
+_MOST_VECTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A workload that is streamed.
+
+    Args:
+        parts: the workload.
+        axis: what has the streamed axis.
+        scores: the product that is streamed.
+        query: the operand of the scores that does not move along the axis.
+        rows: for each Block that has it, the iterator along the rows that become vectors.
+        row_axes: which axis of each temporary that is.
+        stored: the Block that writes what the scores become, before anything is reduced.
+        result: the product that reduces along the axis; None for a log-sum-exp.
+        feature: for each Block that has it, the iterator along the columns of the result.
+        prefix: steps that were taken to bring the workload into this form.
+    """
+
+    parts: Anatomy
+    axis: Streamed
+    scores: Block
+    query: Read
+    rows: dict[str, str]
+    row_axes: dict[str, int]
+    stored: Block
+    result: Block | None
+    feature: dict[str, str]
+    prefix: Trace = ()
+
+    @property
+    def row(self) -> Iter:
+        """The root's iterator along the rows that become vectors."""
+        found = self.parts.root.iterator(self.rows[self.parts.root.name])
+        assert found is not None
+        return found
+
+
+def streaming(func: LoopFunc, target: Target) -> Sketch | None:
+    """Vectors along rows; scores for a tile of the axis, reduced and multiplied before the next ones are computed.
+
+    Both products are register tiles whose vectors lie along rows: of the streamed operands single elements are read,
+    as they lie, and only the one that stays is transposed.
+    """
+    form = _form(func)
+    if form is None:
+        return None
+    lanes = target.vector_bits // 32
+    vectors = min(_MOST_VECTORS if registers(target) >= 32 else 2, -(-form.row.extent // lanes))
+    tiles = tuple(n for n in _TILES if n <= form.axis.extent) or (form.axis.extent,)
+    steps = tuple(n for n in (1, 2, 3, 4, 6, 8, 12) if n <= tiles[0] and fits(n, vectors, registers(target)))
+    usual = max(n for n in steps if tiles[0] % n == 0)
+    default: Decisions = {
+        "vectors": vectors,
+        "tile": min(tiles, key=lambda n: abs(n - 64)),
+        "keys": usual,
+        "features": usual,
+    }
+    choices = {
+        "vectors": tuple(n for n in (1, 2, 3, 4, 6) if n <= 2 * vectors),
+        "tile": tiles,
+        "keys": steps,
+        "features": steps,
+    }
+    return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
+
+
+def can_stream(func: LoopFunc) -> bool:
+    """Whether `streaming` has a schedule for a workload."""
+    return _form(func) is not None
+
+
+# ---- what is matched
+
+
+def _form(func: LoopFunc) -> _Form | None:
+    parts = anatomy(func)
+    if parts is None:
+        return None
+    for block, it in maxima(func):
+        try:
+            found = _matched(func, parts, streamed(func, block.name, it.name))
+        except ScheduleError:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _matched(func: LoopFunc, parts: Anatomy, axis: Streamed) -> _Form | None:
+    products = [b for b in axis.items if isinstance(b, Block) and b.name in axis.along and _is_product(b)]
+    scores = [b for b in products if b not in axis.reductions]
+    results = [b for b in products if b in axis.reductions]
+    if len(scores) != 1 or len(results) > 1:
+        return None
+    update = scores[0]
+    stored = _stored(axis, update)
+    if stored is None:
+        step = Step("cache_write", update.write.buffer)
+        found = _form(replay(func, (step,)))
+        return None if found is None else replace(found, prefix=(step, *found.prefix))
+    query, row = _query(axis, update)
+    if query is None or row is None:
+        return None
+    rows, row_axes = spread(list(parts.all_blocks), parts.temporaries, update.name, row.name)
+    if axis.key.name not in rows or parts.root.name not in rows:
+        return None
+    feature: dict[str, str] = {}
+    for result in results:
+        columns = [i for i in result.iters if i.kind == "data" and i.name not in _read_along(axis, result)]
+        if len(columns) != 1 or result.name not in rows:
+            return None
+        feature = spread(list(parts.all_blocks), parts.temporaries, result.name, columns[0].name)[0]
+        if parts.root.name not in feature:
+            return None
+    return _Form(parts, axis, update, query, rows, row_axes, stored, results[0] if results else None, feature)
+
+
+def _stored(axis: Streamed, update: Block) -> Block | None:
+    """The only reader of the scores, if it goes along the axis and writes a buffer."""
+    readers = [b for b in axis.items if isinstance(b, Block) and _reads(b, update.write.buffer) and b is not update]
+    found = readers[0] if len(readers) == 1 else None
+    plain = found is not None and found.monoid is None and found.name in axis.along
+    return found if plain else None
+
+
+def _query(axis: Streamed, update: Block) -> tuple[Read | None, Iter | None]:
+    """The operand of the scores that does not have the axis, and its longest iterator that the other one lacks."""
+    along = axis.along[update.name]
+    query = [r for r in reads(update.value) if not any(along in e.variables() for e in r.index)]
+    if len(query) != 1:
+        return None, None
+    other = next(r for r in reads(update.value) if r is not query[0])
+    data = [i for i in update.iters if i.kind == "data" and i.name != along]
+    free = [i for i in data if axis_of(query[0], i.name) is not None and not _uses(other, i)]
+    return query[0], max(free, key=lambda i: i.extent) if free else None
+
+
+def _read_along(axis: Streamed, result: Block) -> set[str]:
+    """Iterators of the operand of a result that was made from the scores."""
+    return {n for r in reads(result.value) if r.buffer in axis.scaled for e in r.index for n in e.variables()}
+
+
+def _is_product(block: Block) -> bool:
+    value = block.value
+    factors = value.args if isinstance(value, Apply) and value.op == "mul" else ()
+    reduces = any(i.kind == "reduce" for i in block.iters)
+    return block.monoid == "sum" and reduces and len(factors) == 2 and all(isinstance(a, Read) for a in factors)
+
+
+def _uses(read: Read, it: Iter) -> bool:
+    return any(it.name in e.variables() for e in read.index)
+
+
+def _reads(block: Block, buffer: str) -> bool:
+    return any(r.buffer == buffer for r in reads(block.value))
+
+
+# ---- the trace
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Puts the steps of one point of the space together."""
+
+    form: _Form
+    decisions: Decisions
+    target: Target
+    steps: list[Step] = field(default_factory=list)
+
+    def trace(self) -> Trace:
+        """The schedule."""
+        form = self.form
+        loops = self._tiles()
+        self._transposed_query(loops[-1][0])
+        key = form.axis.key
+        self._do("stream", key.name, form.axis.along[key.name], self._number("tile"))
+        self._copies()
+        self._scores()
+        self._reductions()
+        self._vectors()
+        self._layouts()
+        return (*form.prefix, *self.steps, *share(loops, self.target.threads))
+
+    def _do(self, primitive: str, target: str, *args: int | str) -> None:
+        self.steps.append(Step(primitive, target, args))
+
+    def _number(self, decision: str) -> int:
+        return int(self.decisions[decision])
+
+    @property
+    def _lanes(self) -> int:
+        return self.target.vector_bits // 32
+
+    @property
+    def _width(self) -> int:
+        return min(self._number("vectors") * self._lanes, self.form.row.extent)
+
+    # ---- loops over tiles of rows
+
+    def _tiles(self) -> list[tuple[str, int, bool]]:
+        """Loops over everything but columns of the result, all temporaries inside."""
+        form = self.form
+        root, row = form.parts.root, form.row
+        column = form.feature.get(root.name)
+        outer = [i for i in root.iters if i is not row and i.name != column]
+        for it in outer:
+            self._do("split", root.name, it.name, 1)
+        self._do("split", root.name, row.name, self._width)
+        inner = f"{root.name}.{row.name}"
+        for name in reversed(form.parts.temporaries):
+            self._do("compute_at", name, inner)
+        loops = [(f"{root.name}.{i.name}", i.extent, False) for i in outer]
+        return [*loops, (inner, trips(row, self._width), row.extent % self._width != 0)]
+
+    def _transposed_query(self, inner: str) -> None:
+        """A copy of the tile's rows of the operand that stays, its vectors along the rows."""
+        form, query = self.form, self.form.query
+        axis = axis_of(query, form.rows[form.scores.name])
+        assert axis is not None
+        if query.buffer in form.parts.temporaries:
+            return
+        ways = [r.index for b in form.parts.all_blocks for r in reads(b.value) if r.buffer == query.buffer]
+        ways = list(dict.fromkeys(ways))
+        self._do("cache_read", query.buffer, inner, *((ways.index(query.index),) if len(ways) > 1 else ()))
+        copy, last = f"{query.buffer}.copy", len(query.index) - 1
+        self._do("vectorize", copy, f"{copy}{last}")
+        if axis != last:
+            self._do("pack", f"{query.buffer}.c", axis, self._width)
+            depth = form.parts.found[query.buffer].shape[last]
+            self._do("split", copy, f"{copy}{last}", min(self._lanes, depth))
+
+    # ---- inside a tile
+
+    def _copies(self) -> None:
+        """What is only read and written again, once factors that wait are left out, is read where it is needed."""
+        axis = self.form.axis
+        for block in axis.items:
+            if isinstance(block, Block) and block.name in axis.along and block.monoid is None:
+                value = axis.values[block.name]
+                if isinstance(value, Read) and value.buffer in axis.axes and block is not self.form.stored:
+                    self._do("compute_inline", block.write.buffer)
+
+    def _scores(self) -> None:
+        form = self.form
+        stored, scores = form.stored, form.scores
+        along = form.axis.along[stored.name]
+        self._do("split", stored.name, along, self._number("keys"))
+        self._do("compute_at", scores.write.buffer, f"{stored.name}.{along}")
+        self._do("set_scope", scores.write.buffer, "register")
+        self.steps += reduction_loops(scores, [i for i in scores.iters if i.kind == "reduce"], 1)
+
+    def _reductions(self) -> None:
+        """Each tile's maxima and sums are made in registers."""
+        form = self.form
+        for block in form.axis.reductions:
+            tile = f"{block.write.buffer}.t"
+            if block is form.result:
+                join, column = f"{block.name}.join", form.feature[block.name]
+                self._do("split", join, column, min(self._number("features"), self._columns))
+                self._do("compute_at", tile, f"{join}.{column}")
+            self._do("set_scope", tile, "register")
+            self._do("split", block.name, form.axis.along[block.name], 1 if block is form.result else 4)
+
+    @property
+    def _columns(self) -> int:
+        form = self.form
+        assert form.result is not None
+        found = form.result.iterator(form.feature[form.result.name])
+        assert found is not None
+        return found.extent
+
+    def _vectors(self) -> None:
+        """Vectors along rows everywhere, as the last iterator of every box."""
+        form = self.form
+        for name, (block, row) in self._vectorized().items():
+            self._do("vectorize", name, row)
+            data = block.iters if name in form.rows else [i for i in block.iters if i.kind == "data"]
+            if data[-1].name != row:
+                self._do("reorder", name, *(i.name for i in data if i.name != row), row)
+        root, column = form.parts.root, form.feature.get(form.parts.root.name)
+        if column is not None:
+            found = root.iterator(column)
+            assert found is not None
+            self._do("split", root.name, column, min(self._lanes, found.extent))
+
+    def _vectorized(self) -> dict[str, tuple[Block, str]]:
+        """Every Block that has rows, also those that the stream makes; what makes the query is left as it lies."""
+        form = self.form
+        inlined = {s.target for s in self.steps if s.primitive == "compute_inline"}
+        found: dict[str, tuple[Block, str]] = {}
+        for block in form.parts.all_blocks:
+            if block.name not in form.rows or block.write.buffer in inlined:
+                continue
+            row = form.rows[block.name]
+            made = [block.name]
+            if block in form.axis.reductions:
+                made += [f"{block.name}.t_init", f"{block.name}.join"]
+                made += [f"{block.name}.end"] if block.write.buffer in form.axis.scaled else []
+            if block is form.axis.key:
+                made += [f"{block.name}.{n}" for n in ("old", "safe", "repair", "last")]
+            lying = block.write.buffer == form.query.buffer
+            found |= {name: (block, _last(block) if lying else row) for name in made}
+        return found
+
+    def _layouts(self) -> None:
+        """Rows become the last axis of everything that has them."""
+        form = self.form
+        inlined = {s.target for s in self.steps if s.primitive == "compute_inline"}
+        for name in (n for n in form.parts.temporaries if n in form.row_axes and n not in inlined):
+            axis, rank = form.row_axes[name], len(form.parts.found[name].shape)
+            made = [name]
+            made += [f"{name}.t" for b in form.axis.reductions if b.write.buffer == name]
+            if form.axis.key.write.buffer == name:
+                made += [f"{name}.{n}" for n in ("old", "safe", "repair", "last")]
+            if axis != rank - 1:
+                for each in made:
+                    self._do("pack", each, axis, self._width)
+
+
+def _last(block: Block) -> str:
+    return block.write.index[-1].single_variable() or block.iters[-1].name
