@@ -26,7 +26,7 @@ from ..passes.segments import Segment, segments
 from ..search.contest import chunk_count
 from ..search.streaming import can_stream
 
-SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
+SUPPORTED_OPS = frozenset(n for n, types in SUPPORTED.items() if "float32" in types or {"int32", "bool"} <= types)
 
 
 @dataclass(frozen=True, slots=True)

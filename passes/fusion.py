@@ -16,6 +16,7 @@ from typing import Literal
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
+from .closed_form import of_indices
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
 
@@ -54,27 +55,33 @@ def group(graph: Graph, supported: Collection[str], apart: Collection[int] = ())
     for index in range(len(graph.ops)):
         grouping.add(index)
     grouping.gather_streams()
-    return tuple(sorted(grouping.regions.values(), key=lambda r: r.members[-1]))
+    return tuple(sorted(grouping.worthwhile(), key=lambda r: r.members[-1]))
 
 
 def sink_views(graph: Graph) -> Graph:
-    """Give every reader of a broadcast, transposition, slice or padding a copy of its own, for its region to absorb."""
+    """Give every reader of a broadcast, transposition, slice or padding a copy of its own, for its region to absorb.
+
+    What is computed from indices alone is copied together with all that it is computed from.
+    """
     ops: list[Op] = []
     cloned: dict[int, Op] = {}
+    formed = of_indices(graph)
     next_value = graph.fresh()
+
+    def own(value: int) -> int:
+        nonlocal next_value
+        source = cloned.get(value)
+        if source is None:
+            return value
+        operands = tuple(own(v) for v in source.operands) if value in formed else source.operands
+        result, next_value = next_value, next_value + 1
+        ops.append(replace(source, operands=operands, results=(result,)))
+        return result
+
     for op in graph.ops:
-        operands = []
-        for value in op.operands:
-            source = cloned.get(value)
-            if source is None:
-                operands.append(value)
-                continue
-            ops.append(replace(source, results=(next_value,)))
-            operands.append(next_value)
-            next_value += 1
-        new = replace(op, operands=tuple(operands))
+        new = op if op.result in formed else replace(op, operands=tuple(own(v) for v in op.operands))
         ops.append(new)
-        if op.opcode in VIEWS - ALIASES and len(graph.users[op.result]) > 1:
+        if op.result in formed or (op.opcode in VIEWS - ALIASES and len(graph.users[op.result]) > 1):
             cloned[op.result] = new
     return remove_dead(graph.with_ops(ops))
 
@@ -88,6 +95,7 @@ class _Grouping:
         self.graph = graph
         self.supported = supported
         self.apart = apart
+        self.formed = of_indices(graph)
         self.regions: dict[int, Region] = {}
         self.region_of: dict[int, int] = {}
 
@@ -103,6 +111,11 @@ class _Grouping:
         while merged:
             merged = self._merge_rows(index) or any(self._merge_one(other, index) for other in self._feeding(index))
 
+    def worthwhile(self) -> list[Region]:
+        """Regions but those that only fill memory with a function of its indices, which XLA does as well."""
+        ops = self.graph.ops
+        return [r for r in self.regions.values() if not all(ops[m].result in self.formed for m in r.members)]
+
     def _kind(self, op: Op) -> Kind | None:
         if op.opaque or op.effects or len(op.results) != 1:
             return None
@@ -111,9 +124,9 @@ class _Grouping:
         types = [self.graph.types[v] for v in (*op.operands, *op.results)]
         if any(t.dtype not in DTYPES or t.size == 0 or t.varying for t in types):
             return None
-        if op.opcode in ALIASES:
+        if op.opcode in ALIASES and op.result not in self.formed:
             return "alias"
-        if op.opcode in VIEWS:
+        if op.opcode in VIEWS or op.result in self.formed:
             return "view"
         if op.opcode in CONTRACTIONS:
             return "contraction"

@@ -77,9 +77,15 @@ def _neutral(op: Op, r: Rewriter) -> int | None:
     right, left = _NEUTRAL[op.opcode]
     floating = dtypes.is_float(op.type.dtype)
     for value, other, accepts in ((op.operands[0], op.operands[1], right), (op.operands[1], op.operands[0], left)):
-        number = scalar(other, r) if accepts is not None and same_type(value, op, r) else None
-        if number is not None and accepts is not None and accepts(number, floating):
+        stretched = r.graph.types[value].rank == op.type.rank and r.graph.types[value].with_shape(op.type.shape)
+        number = scalar(other, r) if accepts is not None and stretched and stretched.same_data(op.type) else None
+        if number is None or accepts is None or not accepts(number, floating):
+            continue
+        if same_type(value, op, r):
             return value
+        if r.graph.types[value].varying == op.type.varying:
+            axes = tuple(range(op.type.rank))
+            return r.add1("broadcast_in_dim", value, shape=op.type.shape, broadcast_dimensions=axes)
     return None
 
 
@@ -93,6 +99,14 @@ def _is_minus_zero(number: float, floating: bool) -> bool:
 
 def _is_plus_zero(number: float, floating: bool) -> bool:
     return number == 0 and (not floating or not np.signbit(number))
+
+
+def _is_true(number: float, floating: bool) -> bool:
+    return number is True
+
+
+def _is_false(number: float, floating: bool) -> bool:
+    return number is False
 
 
 def _is_lowest(number: float, floating: bool) -> bool:
@@ -110,9 +124,32 @@ _NEUTRAL: dict[str, tuple[_Accepts, _Accepts]] = {
     "sub": (_is_plus_zero, None),
     "mul": (_is_one, _is_one),
     "div": (_is_one, None),
+    "and": (_is_true, _is_true),
+    "or": (_is_false, _is_false),
     "max": (_is_lowest, _is_lowest),
     "min": (_is_highest, _is_highest),
 }
+
+
+def _truth(op: Op, r: Rewriter) -> int | None:
+    """A choice between false and true is its condition."""
+    condition, *cases = op.operands
+    chosen = [scalar(c, r) for c in cases]
+    fits = len(cases) == 2 and chosen[0] is False and chosen[1] is True and same_type(condition, op, r)
+    return condition if fits else None
+
+
+def _exact_division(op: Op, r: Rewriter) -> int | None:
+    """Dividing by a power of two is multiplying by its inverse, which is faster."""
+    value, divisor = op.operands
+    array = r.graph.constant(divisor)
+    if array is None or array.shape != () or op.type.dtype not in ("float32", "float64"):
+        return None
+    fraction, exponent = np.frexp(array)
+    if abs(fraction) != 0.5 or not -100 < exponent < 100:
+        return None
+    inverse = r.builder.constant(np.asarray(1 / array, array.dtype), r.graph.types[divisor])
+    return r.builder.add("mul", (value, inverse), {}, op.types)[0]
 
 
 def _identity(op: Op, r: Rewriter) -> int | None:
@@ -324,6 +361,8 @@ RULES: tuple[RewriteRule, ...] = (
     ),
     _rule(_neutral, *_NEUTRAL),
     _rule(_double_negation, "neg", "not"),
+    _rule(_truth, "select_n"),
+    _rule(_exact_division, "div"),
     _rule(_there_and_back, "convert_element_type"),
     _rule(_convert_chain, "convert_element_type"),
     _rule(_squeeze_of_squeeze, "squeeze"),

@@ -17,6 +17,8 @@ from .tiles import fits, registers
 _TILES = (32, 64, 96, 128, 192, 256)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
 _MOST_VECTORS = 4
+_REDUCED = 4
+"""Scores per row that one iteration of a maximum or a plain sum takes in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,8 @@ class _Builder:
                 self._do("split", join, column, min(self._number("features"), self._columns))
                 self._do("compute_at", tile, f"{join}.{column}")
             self._do("set_scope", tile, "register")
-            self._do("split", block.name, form.axis.along[block.name], 1 if block is form.result else 4)
+            steps = 1 if block is form.result else min(_REDUCED, self._number("tile"))
+            self._do("split", block.name, form.axis.along[block.name], steps)
 
     @property
     def _columns(self) -> int:
