@@ -196,27 +196,30 @@ class _Grouping:
             region = self.regions.get(index)
             if region is None or self.graph.ops[region.members[-1]].result in self.apart:
                 continue
-            if self._is_product(region):
-                done = any(self._merge_stream([rows, index]) for rows in self._feeding(index))
-            else:
-                done = self._of_reduced_rows(region) and self._merge_stream([index])
-            if done:
+            if (self._is_product(region) or self._of_reduced_rows(region)) and self._merge_stream(index):
                 self._merge_views(index)
 
-    def _merge_stream(self, parts: list[int]) -> bool:
-        """Merge rows, and what they go into, with the product that they come from."""
-        family, index = self.regions[parts[0]], parts[-1]
-        if family.kind != "rows":
+    def _merge_stream(self, index: int) -> bool:
+        """Merge a region with the rows that feed it and the product that these come from."""
+        parts = [index]
+        shape: list[int] | None = sorted(self.regions[index].full) if self.regions[index].kind == "rows" else None
+        products: set[int] = set()
+        for part in parts:
+            for other in self._feeding(part):
+                found = self.regions[other]
+                if found.kind == "rows" and sorted(found.full) == (shape or sorted(found.full)):
+                    shape = sorted(found.full)
+                    parts += [other] if other not in parts else []
+                elif part != index or self.regions[index].kind == "rows":
+                    products |= {other} if self._is_product(found) and sorted(found.full) == shape else set()
+        if shape is None or len(products) != 1:
             return False
-        for source in self._feeding(parts[0]):
-            product = self.regions[source]
-            if not self._is_product(product) or sorted(product.full) != sorted(family.full):
-                continue
-            members = tuple(sorted(m for n in (source, *parts) for m in self.regions[n].members))
-            if self._escaping(members) == 1 and self._convex(members):
-                self._merge([source, *parts[:-1]], index, Region(members, "stream", self.regions[index].full))
-                return True
-        return False
+        parts += products
+        members = tuple(sorted(m for n in parts for m in self.regions[n].members))
+        if self._escaping(members) != 1 or not self._convex(members):
+            return False
+        self._merge(parts[1:], index, Region(members, "stream", self.regions[index].full))
+        return True
 
     def _merge_views(self, index: int) -> None:
         """A transposition of what a stream computes is how it is stored."""

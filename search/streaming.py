@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ..ir.loop import Apply, Block, Iter, LoopFunc, Read, reads
 from ..ir.target import Target
 from ..passes.schedule import ScheduleError, Step, Trace, replay
+from ..passes.stream_masked import MASKED, skips
 from ..passes.stream_parts import Streamed, maxima, spread, streamed
 from .anatomy import Anatomy, anatomy, axis_of
 from .chains import reduction_loops
@@ -200,6 +201,7 @@ class _Builder:
         self._scores()
         self._reductions()
         self._vectors()
+        self._masked()
         self._layouts()
         return (*form.prefix, *self.steps, *share(loops, self.target.threads))
 
@@ -317,13 +319,37 @@ class _Builder:
             row = form.rows[block.name]
             made = [block.name]
             if block in form.axis.reductions:
-                made += [f"{block.name}.t_init", f"{block.name}.join"]
+                made += [f"{block.name}.t_init", *(f"{block.name}.join{m}" for m in self._joinings)]
                 made += [f"{block.name}.end"] if block.write.buffer in form.axis.scaled else []
             if block is form.axis.key:
-                made += [f"{block.name}.{n}" for n in ("old", "safe", "repair", "last")]
+                made += self._of_key(block.name)
             lying = block.write.buffer == form.query.buffer
             found |= {name: (block, _last(block) if lying else row) for name in made}
         return found
+
+    @property
+    def _joinings(self) -> tuple[str, ...]:
+        """Suffixes of what joins partial results: those of tiles, and that of all masked ones."""
+        return ("", MASKED) if skips(self.form.axis) else ("",)
+
+    def _of_key(self, name: str) -> list[str]:
+        """What goes with the maximum, by the name of its Block or buffer."""
+        made = [f"{name}.{n}{m}" for m in self._joinings for n in ("old", "safe", "repair")]
+        return [*made, f"{name}.last", *([f"{name}.weight{MASKED}"] if skips(self.form.axis) else [])]
+
+    def _masked(self) -> None:
+        """Sums over what is masked, of which all rows of a tile have one."""
+        form = self.form
+        if not skips(form.axis):
+            return
+        key = form.axis.key.name
+        self._do("vectorize", f"{key}.count{MASKED}", form.axis.along[key])
+        for block in form.axis.reductions:
+            name, along = f"{block.name}.sum{MASKED}", form.axis.along[block.name]
+            if block is form.result:
+                self._do("vectorize", name, form.feature[block.name])
+            elif block is not form.axis.key:
+                self._do("vectorize", name, along)
 
     def _layouts(self) -> None:
         """Rows become the last axis of everything that has them."""
@@ -334,7 +360,7 @@ class _Builder:
             made = [name]
             made += [f"{name}.t" for b in form.axis.reductions if b.write.buffer == name]
             if form.axis.key.write.buffer == name:
-                made += [f"{name}.{n}" for n in ("old", "safe", "repair", "last")]
+                made += self._of_key(name)
             if axis != rank - 1:
                 for each in made:
                     self._do("pack", each, axis, self._width)

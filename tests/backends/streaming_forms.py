@@ -81,7 +81,7 @@ def unnormalised(q: Any, k: Any, v: Any) -> Any:
 
 
 def divided_later(q: Any, k: Any, v: Any) -> Any:
-    s = scores(q * 0.3, k)
+    s = scores(q, k) * 0.3
     p = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
     return weighted(p, v) / p.sum(axis=-1)[..., None]
 
