@@ -32,7 +32,7 @@ class _Tiling:
 
     Args:
         axis: length of a tile of the streamed axis.
-        width: rows of a tile.
+        width: rows of a register tile.
         row: the root's iterator along the rows.
         registers: for each product, by the name of its Block, how many vectors of rows its register tile has.
         joined: the product that reduces along the axis.
@@ -76,13 +76,15 @@ def _tiling(work: WorkloadAnatomy, trace: Trace, key: Step) -> _Tiling:
     placed = {s.target: str(s.args[0]) for s in trace if s.primitive == "compute_at"}
     registers: dict[str, int] = {}
     joined = ""
+    width = sizes.get((root, row), 1)
     for number in (n for n, product in enumerate(work.products) if product):
         buffer = work.written[number]
         joined = work.names[number] if f"{buffer}.t" in placed else joined
         loop = placed.get(f"{buffer}.t") or placed.get(buffer, "")
         block, _, iterator = loop.rpartition(".")
         registers[work.names[number]] = sizes.get((block, iterator), 1)
-    return _Tiling(int(key.args[1]), sizes.get((root, row), 1), row, registers, joined)
+        width = min([width, *(n for (b, i), n in sizes.items() if b == block and i != iterator and b != root)])
+    return _Tiling(int(key.args[1]), width, row, registers, joined)
 
 
 def _block_cycles(work: WorkloadAnatomy, number: int, tiling: _Tiling, target: Target) -> float:

@@ -15,7 +15,7 @@ from .sketch import Decisions, Sketch
 from .steps import share, trips
 from .tiles import fits, registers
 
-_TILES = (32, 64, 96, 128, 192, 256)
+_TILES = (12, 16, 24, 32, 64, 96, 128, 192, 256)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
 _MOST_VECTORS = 4
 _REDUCED = 4
@@ -77,14 +77,26 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
         "tile": min(tiles, key=lambda n: abs(n - 64)),
         "keys": usual,
         "features": usual,
+        "unroll": 1,
+        "rows": _usual_rows(form, vectors * lanes, target),
     }
     choices = {
         "vectors": tuple(n for n in (1, 2, 3, 4, 6) if n <= 2 * vectors),
         "tile": tiles,
         "keys": steps,
         "features": steps,
+        "unroll": (1, 2, 4, 8),
+        "rows": (1, 2, 4, 8) if form.result is None else (1,),
     }
     return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
+
+
+def _usual_rows(form: _Form, width: int, target: Target) -> int:
+    """Register tiles of rows for which a tile of the axis is read once: many, if nothing but sums is kept of them."""
+    if form.result is not None:
+        return 1
+    share = -(-form.row.extent // width) // target.threads
+    return max(n for n in (1, 2, 4) if n <= max(share, 1))
 
 
 def can_stream(func: LoopFunc) -> bool:
@@ -197,6 +209,8 @@ class _Builder:
         self._transposed_query(loops[-1][0])
         key = form.axis.key
         self._do("stream", key.name, form.axis.along[key.name], self._number("tile"))
+        self._transposed_addends()
+        self._panel()
         self._copies()
         self._scores()
         self._reductions()
@@ -217,7 +231,14 @@ class _Builder:
 
     @property
     def _width(self) -> int:
+        """Rows of a register tile."""
         return min(self._number("vectors") * self._lanes, self.form.row.extent)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of one iteration of the loops around the stream: whole register tiles."""
+        most = -(-self.form.row.extent // self._width)
+        return min(self._width * min(self._number("rows"), most), self.form.row.extent)
 
     # ---- loops over tiles of rows
 
@@ -229,12 +250,12 @@ class _Builder:
         outer = [i for i in root.iters if i is not row and i.name != column]
         for it in outer:
             self._do("split", root.name, it.name, 1)
-        self._do("split", root.name, row.name, self._width)
+        self._do("split", root.name, row.name, self._rows)
         inner = f"{root.name}.{row.name}"
         for name in reversed(form.parts.temporaries):
             self._do("compute_at", name, inner)
         loops = [(f"{root.name}.{i.name}", i.extent, False) for i in outer]
-        return [*loops, (inner, trips(row, self._width), row.extent % self._width != 0)]
+        return [*loops, (inner, trips(row, self._rows), row.extent % self._rows != 0)]
 
     def _transposed_query(self, inner: str) -> None:
         """A copy of the tile's rows of the operand that stays, its vectors along the rows."""
@@ -246,12 +267,47 @@ class _Builder:
         ways = [r.index for b in form.parts.all_blocks for r in reads(b.value) if r.buffer == query.buffer]
         ways = list(dict.fromkeys(ways))
         self._do("cache_read", query.buffer, inner, *((ways.index(query.index),) if len(ways) > 1 else ()))
-        copy, last = f"{query.buffer}.copy", len(query.index) - 1
+        self._rows_last(query.buffer, axis, len(query.index) - 1, form.parts.found[query.buffer].shape[-1])
+
+    def _transposed_addends(self) -> None:
+        """A copy of the tile of whatever has both rows and the axis, a bias or a mask, its vectors along the rows."""
+        form = self.form
+        loop = f"{form.axis.key.name}.{form.axis.along[form.axis.key.name]}"
+        for buffer in (b for b in form.parts.found if b not in form.parts.temporaries):
+            ways = {self._lying(block, r) for block in form.parts.all_blocks for r in reads(block.value) if r.buffer == buffer}
+            row = ways.pop() if len(ways) == 1 else None
+            last = len(form.parts.found[buffer].shape) - 1
+            if row is not None and row != last:
+                self._do("cache_read", buffer, loop)
+                self._rows_last(buffer, row, last, self._number("tile"))
+
+    def _panel(self) -> None:
+        """A copy of the tile of the streamed operand, if it lies along the axis: its steps are then far apart."""
+        form = self.form
+        panel = next(r for r in reads(form.scores.value) if r is not form.query)
+        last = len(panel.index) - 1
+        if axis_of(panel, form.axis.along[form.scores.name]) != last or last == 0:
+            return
+        readers = [b for b in form.parts.all_blocks if _reads(b, panel.buffer)]
+        if panel.buffer not in form.parts.temporaries and readers == [form.scores]:
+            loop = f"{form.axis.key.name}.{form.axis.along[form.axis.key.name]}"
+            self._do("cache_read", panel.buffer, loop)
+            self._do("vectorize", f"{panel.buffer}.copy", f"{panel.buffer}.copy{last}")
+
+    def _lying(self, block: Block, read: Read) -> int | None:
+        """The axis of a read that goes along the rows, if another one goes along the streamed axis."""
+        names = (self.form.rows.get(block.name), self.form.axis.along.get(block.name))
+        row, along = (None if n is None else axis_of(read, n) for n in names)
+        return row if along is not None and not read.guard else None
+
+    def _rows_last(self, buffer: str, row: int, last: int, length: int) -> None:
+        """Lay a copy out with its rows as the last axis; ``length`` is that of what is the last axis before."""
+        copy = f"{buffer}.copy"
         self._do("vectorize", copy, f"{copy}{last}")
-        if axis != last:
-            self._do("pack", f"{query.buffer}.c", axis, self._width)
-            depth = form.parts.found[query.buffer].shape[last]
-            self._do("split", copy, f"{copy}{last}", min(self._lanes, depth))
+        self._by_width(copy, f"{copy}{row}")
+        if row != last:
+            self._do("pack", f"{buffer}.c", row, self._width)
+            self._do("split", copy, f"{copy}{last}", min(self._lanes, length))
 
     # ---- inside a tile
 
@@ -268,23 +324,32 @@ class _Builder:
         form = self.form
         stored, scores = form.stored, form.scores
         along = form.axis.along[stored.name]
+        self._by_width(stored.name, form.rows[stored.name])
         self._do("split", stored.name, along, self._number("keys"))
         self._do("compute_at", scores.write.buffer, f"{stored.name}.{along}")
         self._do("set_scope", scores.write.buffer, "register")
-        self.steps += reduction_loops(scores, [i for i in scores.iters if i.kind == "reduce"], 1)
+        self.steps += reduction_loops(scores, [i for i in scores.iters if i.kind == "reduce"], self._number("unroll"))
+
+    def _by_width(self, block: str, row: str) -> None:
+        """A loop over register tiles of rows around a Block, where there is more than one."""
+        if self._rows > self._width:
+            self._do("split", block, row, self._width)
 
     def _reductions(self) -> None:
         """Each tile's maxima and sums are made in registers."""
         form = self.form
         for block in form.axis.reductions:
-            tile = f"{block.write.buffer}.t"
+            tile, join = f"{block.write.buffer}.t", f"{block.name}.join"
             if block is form.result:
-                join, column = f"{block.name}.join", form.feature[block.name]
+                column = form.feature[block.name]
                 self._do("split", join, column, min(self._number("features"), self._columns))
                 self._do("compute_at", tile, f"{join}.{column}")
+            elif self._rows > self._width:
+                self._by_width(join, form.rows[block.name])
+                self._do("compute_at", tile, f"{join}.{form.rows[block.name]}")
             self._do("set_scope", tile, "register")
-            steps = 1 if block is form.result else min(_REDUCED, self._number("tile"))
-            self._do("split", block.name, form.axis.along[block.name], steps)
+            steps = self._number("unroll") if block is form.result else _REDUCED
+            self._do("split", block.name, form.axis.along[block.name], min(steps, self._number("tile")))
 
     @property
     def _columns(self) -> int:
