@@ -1,9 +1,10 @@
 """Reductions that depend on a maximum which is still growing, and what repairs them when it grows.
 
 Softmax and log-sum-exp sum terms ``exp(x - m)`` times something, ``m`` being the maximum of ``x``. A running maximum
-changes from tile to tile of the reduced axis, but only through that one factor, so that a partial sum made with another
-one is repaired by a multiplication: ``sum(exp(x - new) * v) = exp(old - new) * sum(exp(x - old) * v)``. Factors that are
-constant along the axis (the division by the sum in a softmax) commute with the sum and are applied to its result.
+changes from tile to tile of the reduced axis, but only through that one factor, so that a partial sum made with
+another one is repaired by a multiplication: ``sum(exp(x - new) * v) = exp(old - new) * sum(exp(x - old) * v)``. Factors
+that are constant along the axis (the division by the sum in a softmax) commute with the sum and are applied to its
+result.
 
 Which expressions have that form is read off their structure here; `passes.stream` uses it. The online computation goes
 back to Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018).

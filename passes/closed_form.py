@@ -67,7 +67,9 @@ def _steps(array: np.ndarray[Any, Any], dtype: str) -> tuple[int, ...] | None:
 
 def _all_are(array: np.ndarray[Any, Any], first: np.ndarray[Any, Any]) -> bool:
     """Whether all elements are the first one, to the last bit."""
-    return bool(np.all(np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(array.size, -1) == first.view(np.uint8)))
+    return bool(
+        np.all(np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(array.size, -1) == first.view(np.uint8))
+    )
 
 
 def of_indices(graph: Graph) -> frozenset[int]:

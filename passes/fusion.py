@@ -2,9 +2,9 @@
 
 Operations are taken in order; each joins the region of an operand where one schedule can serve both: an elementwise
 operation joins the contraction, reduction or elementwise run that feeds it, a reduction joins the elementwise run that
-it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. Where such rows come from a product, they gather
-with it, and with a product that reduces them further, so that they need not be stored (attention). A region has one
-result, so that what it holds is never stored but once.
+it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. Where such rows
+come from a product, they gather with it, and with a product that reduces them further, so that they need not be stored
+(attention). A region has one result, so that what it holds is never stored but once.
 """
 
 from __future__ import annotations
@@ -223,7 +223,9 @@ class _Grouping:
 
     def _merge_views(self, index: int) -> None:
         """A transposition of what a stream computes is how it is stored."""
-        readers = {self.region_of.get(u) for u in self.graph.users[self.graph.ops[self.regions[index].members[-1]].result]}
+        readers = {
+            self.region_of.get(u) for u in self.graph.users[self.graph.ops[self.regions[index].members[-1]].result]
+        }
         if len(readers) == 1 and None not in readers:
             reader = next(iter(readers))
             assert reader is not None

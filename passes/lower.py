@@ -346,7 +346,7 @@ def _elementwise(op: Op, args: tuple[Expr, ...], dtype: str) -> Expr:
     if op.opcode == "select_n" and (len(args) != 3 or args[0].dtype != dtypes.BOOL):
         raise LoweringError("expected a boolean selection between two cases")
     if dtype == dtypes.BOOL and op.opcode in ("and", "or"):
-        for known, other in (args, args[::-1]):
+        for known, other in ((args[0], args[1]), (args[1], args[0])):
             if isinstance(known, Const):
                 return other if known.value == (op.opcode == "and") else known
     if op.opcode == "integer_pow":

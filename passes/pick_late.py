@@ -3,8 +3,8 @@
     take_along_axis(h @ w, labels)      ->  sum(h * take(w, labels))
     take_along_axis(x - c - d, labels)  ->  take_along_axis(x, labels) - (c + d)      c, d the same along a row
 
-Where nothing but sums over its rows is left of the product, these are streamed (`passes.stream`) and it is never stored.
-A rule applies only then. The picked element is the same sum of products, in another order.
+Where nothing but sums over its rows is left of the product, these are streamed (`passes.stream`) and it is never
+stored. A rule applies only then. The picked element is the same sum of products, in another order.
 """
 
 from __future__ import annotations

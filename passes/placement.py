@@ -38,8 +38,8 @@ def compute_at(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
     i in 8*o..+8; out[...] = t[j]``. All Blocks that write the buffer move (initialisation and update alike).
 
     Refuses: a parameter; a loop that does not hold every reader, or holds a writer; writers inside loops that the
-    buffer is not, do not write one iterator per axis or not all of the buffer; operands of the writers that change before the
-    loop ends or do not live there; readers whose accesses differ by more than a constant.
+    buffer is not, do not write one iterator per axis or not all of the buffer; operands of the writers that change
+    before the loop ends or do not live there; readers whose accesses differ by more than a constant.
     """
     alloc, target = find_alloc(func, buffer), find_loop(func, loop)
     path = path_to(alloc.body, target) if target is not alloc.body else []
@@ -82,7 +82,7 @@ def _check_movable(alloc: Alloc, target: For, path: list[Stmt], writers: list[Bl
             if not isinstance(outer, Seq | Alloc):
                 raise ScheduleError(f"expected {writer.name} outside loops, found it inside a {type(outer).__name__}")
         if written_axes(writer) is None:
-            raise ScheduleError(f"expected {writer.name} to write a different iterator per axis")
+            raise ScheduleError(f"expected {writer.name} to write one iterator per axis, each another one")
 
 
 def _check_order(alloc: Alloc, target: For, writers: list[Block]) -> None:

@@ -77,13 +77,19 @@ def _neutral(op: Op, r: Rewriter) -> int | None:
     right, left = _NEUTRAL[op.opcode]
     floating = dtypes.is_float(op.type.dtype)
     for value, other, accepts in ((op.operands[0], op.operands[1], right), (op.operands[1], op.operands[0], left)):
-        stretched = r.graph.types[value].rank == op.type.rank and r.graph.types[value].with_shape(op.type.shape)
-        number = scalar(other, r) if accepts is not None and stretched and stretched.same_data(op.type) else None
-        if number is None or accepts is None or not accepts(number, floating):
-            continue
-        if same_type(value, op, r):
+        number = scalar(other, r) if accepts is not None and same_type(value, op, r) else None
+        if number is not None and accepts is not None and accepts(number, floating):
             return value
-        if r.graph.types[value].varying == op.type.varying:
+    return None
+
+
+def _stretched(op: Op, r: Rewriter) -> int | None:
+    """A mask that is combined with a neutral one of a larger shape is only broadcast."""
+    neutral = op.opcode == "and"
+    for value, other in (op.operands, op.operands[::-1]):
+        type_ = r.graph.types[value]
+        alike = type_.dtype == op.type.dtype == dtypes.BOOL and type_.varying == op.type.varying
+        if alike and type_.rank == op.type.rank and scalar(other, r) is neutral:
             axes = tuple(range(op.type.rank))
             return r.add1("broadcast_in_dim", value, shape=op.type.shape, broadcast_dimensions=axes)
     return None
@@ -361,6 +367,7 @@ RULES: tuple[RewriteRule, ...] = (
     ),
     _rule(_neutral, *_NEUTRAL),
     _rule(_double_negation, "neg", "not"),
+    _rule(_stretched, "and", "or"),
     _rule(_truth, "select_n"),
     _rule(_exact_division, "div"),
     _rule(_there_and_back, "convert_element_type"),

@@ -63,9 +63,7 @@ def masked(parts: Streamed, narrow: Callable[[Block], Block], used: set[str]) ->
 
 def skips(parts: Streamed) -> bool:
     """Whether a mask may make whole tiles constant, and everything that is reduced depends on the maximum."""
-    return _mask(parts) is not None and all(
-        b is parts.key or b.write.buffer in parts.scaled for b in parts.reductions
-    )
+    return _mask(parts) is not None and all(b is parts.key or b.write.buffer in parts.scaled for b in parts.reductions)
 
 
 # ---- the mask
@@ -163,7 +161,9 @@ class _Skipped:
                 before.append(init)
                 instead.append(update)
                 buffers.append(total)
-                after.append(self.join.joined(block, self._term(block, Read(total.name, update.write.index, self.dtype))))
+                after.append(
+                    self.join.joined(block, self._term(block, Read(total.name, update.write.index, self.dtype)))
+                )
         return Masked(conditions, seq(*instead), before, after, buffers)
 
     def _weights(self) -> list[Block]:

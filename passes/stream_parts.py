@@ -6,7 +6,24 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from ..ir.affine import AffineExpr, var
-from ..ir.loop import Alloc, Apply, Block, Buffer, Const, Expr, Index, Iter, LoopFunc, Read, Seq, Stmt, blocks, map_expr, map_indices, reads  # fmt: skip
+from ..ir.loop import (
+    Alloc,
+    Apply,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    Index,
+    Iter,
+    LoopFunc,
+    Read,
+    Seq,
+    Stmt,
+    blocks,
+    map_expr,
+    map_indices,
+    reads,
+)
 from ..ir.monoid import MONOIDS
 from ..ir.rescale import NotRescalable, Roles, Scaled, rescalable, same_expr
 from .edit import find_block, find_iter, path_to, solve
@@ -113,6 +130,8 @@ class _Analysis:
 
     def run(self) -> Streamed:
         self.along, self.axes = spread(list(self._blocks()), self.buffers, self.key.name, self.iterator)
+        if not self.axes:
+            raise ScheduleError(f"expected {self.key.name} to reduce a buffer that is computed beside it, found none")
         for block in self._streamed():
             self._check_range(block)
         reductions = tuple(self._reductions())

@@ -17,6 +17,7 @@ from .tiles import fits, registers
 
 _TILES = (12, 16, 24, 32, 64, 96, 128, 192, 256)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
+_USUAL_TILE = 64
 _MOST_VECTORS = 4
 _REDUCED = 4
 """Scores per row that one iteration of a maximum or a plain sum takes in."""
@@ -71,10 +72,11 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     vectors = min(_MOST_VECTORS if registers(target) >= 32 else 2, -(-form.row.extent // lanes))
     tiles = tuple(n for n in _TILES if n <= form.axis.extent) or (form.axis.extent,)
     steps = tuple(n for n in (1, 2, 3, 4, 6, 8, 12) if n <= tiles[0] and fits(n, vectors, registers(target)))
-    usual = max(n for n in steps if tiles[0] % n == 0)
+    tile = min(tiles, key=lambda n: abs(n - _USUAL_TILE))
+    usual = max(n for n in steps if tile % n == 0)
     default: Decisions = {
         "vectors": vectors,
-        "tile": min(tiles, key=lambda n: abs(n - 64)),
+        "tile": tile,
         "keys": usual,
         "features": usual,
         "unroll": 1,
@@ -274,7 +276,12 @@ class _Builder:
         form = self.form
         loop = f"{form.axis.key.name}.{form.axis.along[form.axis.key.name]}"
         for buffer in (b for b in form.parts.found if b not in form.parts.temporaries):
-            ways = {self._lying(block, r) for block in form.parts.all_blocks for r in reads(block.value) if r.buffer == buffer}
+            ways = {
+                self._lying(block, r)
+                for block in form.parts.all_blocks
+                for r in reads(block.value)
+                if r.buffer == buffer
+            }
             row = ways.pop() if len(ways) == 1 else None
             last = len(form.parts.found[buffer].shape) - 1
             if row is not None and row != last:

@@ -112,7 +112,10 @@ FORMS: dict[str, Form] = {
     ),
     "dpa-padding": Form(
         lambda q, k, v, m: jax.nn.dot_product_attention(q, k, v, mask=m),
-        lambda t, s, d, e: (*btnh(t, s, d, e), np.arange(s)[None, None, None] < np.array([s, s // 2])[:, None, None, None]),
+        lambda t, s, d, e: (
+            *btnh(t, s, d, e),
+            np.arange(s)[None, None, None] < np.array([s, s // 2])[:, None, None, None],
+        ),
     ),
     "masked-inf": Form(masked(-np.inf), some),
     "masked-finite": Form(masked(-1e30), some),
