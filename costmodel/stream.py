@@ -36,6 +36,7 @@ class _Tiling:
         row: the root's iterator along the rows.
         registers: for each product, by the name of its Block, how many vectors of rows its register tile has.
         joined: the product that reduces along the axis.
+        inlined: buffers that are not stored, because what wrote them was a factor that waits.
     """
 
     axis: int
@@ -43,6 +44,7 @@ class _Tiling:
     row: str
     registers: dict[str, int]
     joined: str
+    inlined: frozenset[str]
 
 
 def stream_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float | None:
@@ -74,6 +76,7 @@ def _tiling(work: WorkloadAnatomy, trace: Trace, key: Step) -> _Tiling:
     row = inner.removeprefix(f"{root}.")
     sizes = {(s.target, str(s.args[0])): int(s.args[1]) for s in trace if s.primitive == "split"}
     placed = {s.target: str(s.args[0]) for s in trace if s.primitive == "compute_at"}
+    inlined = frozenset(s.target for s in trace if s.primitive == "compute_inline")
     registers: dict[str, int] = {}
     joined = ""
     width = sizes.get((root, row), 1)
@@ -84,10 +87,12 @@ def _tiling(work: WorkloadAnatomy, trace: Trace, key: Step) -> _Tiling:
         block, _, iterator = loop.rpartition(".")
         registers[work.names[number]] = sizes.get((block, iterator), 1)
         width = min([width, *(n for (b, i), n in sizes.items() if b == block and i != iterator and b != root)])
-    return _Tiling(int(key.args[1]), width, row, registers, joined)
+    return _Tiling(int(key.args[1]), width, row, registers, joined, inlined)
 
 
 def _block_cycles(work: WorkloadAnatomy, number: int, tiling: _Tiling, target: Target) -> float:
+    if work.written[number] in tiling.inlined:
+        return 0.0
     lanes = target.vector_bits // 32
     vectors = -(-tiling.width // lanes)
     extent = int(work.extents[work.columns[tiling.row]]) if tiling.row in work.columns else tiling.width

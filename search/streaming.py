@@ -17,6 +17,8 @@ from .tiles import fits, registers
 
 _TILES = (12, 16, 24, 32, 64, 96, 128, 192, 256)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
+_FEWEST_ROWS = 8
+"""With fewer, most lanes of vectors along the rows would be empty."""
 _USUAL_TILE = 64
 _MOST_VECTORS = 4
 _REDUCED = 4
@@ -169,7 +171,8 @@ def _query(axis: Streamed, update: Block) -> tuple[Read | None, Iter | None]:
     other = next(r for r in reads(update.value) if r is not query[0])
     data = [i for i in update.iters if i.kind == "data" and i.name != along]
     free = [i for i in data if axis_of(query[0], i.name) is not None and not _uses(other, i)]
-    return query[0], max(free, key=lambda i: i.extent) if free else None
+    row = max(free, key=lambda i: i.extent) if free else None
+    return query[0], row if row is not None and row.extent >= _FEWEST_ROWS else None
 
 
 def _read_along(axis: Streamed, result: Block) -> set[str]:

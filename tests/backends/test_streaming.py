@@ -19,7 +19,7 @@ HOST = detect_target()
 NARROW = dataclasses.replace(
     HOST, vector_bits=256, features=",".join(f for f in HOST.features.split(",") if "avx512" not in f)
 )
-SIZES = [(70, 131, 20, 24), (17, 33, 8, 5), (5, 7, 3, 4), (16, 64, 16, 16), (33, 2, 4, 3)]
+SIZES = [(70, 131, 20, 24), (17, 33, 8, 5), (9, 7, 3, 4), (16, 64, 16, 16), (33, 2, 4, 3)]
 IN_A_NORMAL_RUN = 2
 """How many of the sizes a normal run tries for each form, others for each."""
 
