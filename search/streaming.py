@@ -15,7 +15,7 @@ from .sketch import Decisions, Sketch
 from .steps import share, trips
 from .tiles import fits, registers
 
-_TILES = (12, 16, 24, 32, 64, 96, 128, 192, 256)
+_TILES = (24, 32, 64, 96, 128)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
 _FEWEST_ROWS = 8
 """With fewer, most lanes of vectors along the rows would be empty."""
@@ -73,7 +73,7 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     lanes = target.vector_bits // 32
     vectors = min(_MOST_VECTORS if registers(target) >= 32 else 2, -(-form.row.extent // lanes))
     tiles = tuple(n for n in _TILES if n <= form.axis.extent) or (form.axis.extent,)
-    steps = tuple(n for n in (1, 2, 3, 4, 6, 8, 12) if n <= tiles[0] and fits(n, vectors, registers(target)))
+    steps = tuple(n for n in (1, 2, 4, 6, 8) if n <= tiles[0] and fits(n, vectors, registers(target)))
     tile = min(tiles, key=lambda n: abs(n - _USUAL_TILE))
     usual = max(n for n in steps if tile % n == 0)
     default: Decisions = {
@@ -85,11 +85,11 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
         "rows": _usual_rows(form, vectors * lanes, target),
     }
     choices = {
-        "vectors": tuple(n for n in (1, 2, 3, 4, 6) if n <= 2 * vectors),
+        "vectors": tuple(sorted({n for n in (1, 2, 4) if n < vectors} | {vectors})),
         "tile": tiles,
         "keys": steps,
-        "features": steps,
-        "unroll": (1, 2, 4, 8),
+        "features": steps if form.result is not None else (usual,),
+        "unroll": (1, 2),
         "rows": (1, 2, 4, 8) if form.result is None else (1,),
     }
     return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
