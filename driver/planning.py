@@ -24,7 +24,7 @@ from ..passes.packing import pack_array
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
 from ..search.contest import chunk_count
-from ..search.streaming import can_stream
+from ..search.streaming_form import can_stream
 
 SUPPORTED_OPS = frozenset(n for n, types in SUPPORTED.items() if "float32" in types or {"int32", "bool"} <= types)
 

@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from ..ir.loop import Apply, Block, Iter, LoopFunc, Read, reads
+from ..ir.loop import Block, LoopFunc, Read, reads
 from ..ir.target import Target
-from ..passes.schedule import ScheduleError, Step, Trace, replay
+from ..passes.schedule import Step, Trace
 from ..passes.stream_masked import MASKED, skips
-from ..passes.stream_parts import Streamed, maxima, spread, streamed
-from .anatomy import Anatomy, anatomy, axis_of
+from .anatomy import axis_of
 from .chains import reduction_loops
 from .sketch import Decisions, Sketch
 from .steps import share, trips
+from .streaming_form import Form, find_form, reads_of
 from .tiles import fits, registers
 
 _TILES = (24, 32, 64, 96, 128)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
-_FEWEST_ROWS = 8
-"""With fewer, most lanes of vectors along the rows would be empty."""
 _USUAL_TILE = 64
 _MOST_VECTORS = 4
 _REDUCED = 4
 """Scores per row that one iteration of a maximum or a plain sum takes in."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """A workload that is streamed.
-
-    Args:
-        parts: the workload.
-        axis: what has the streamed axis.
-        scores: the product that is streamed.
-        query: the operand of the scores that does not move along the axis.
-        rows: for each Block that has it, the iterator along the rows that become vectors.
-        row_axes: which axis of each temporary that is.
-        stored: the Block that writes what the scores become, before anything is reduced.
-        result: the product that reduces along the axis; None for a log-sum-exp.
-        feature: for each Block that has it, the iterator along the columns of the result.
-        prefix: steps that were taken to bring the workload into this form.
-    """
-
-    parts: Anatomy
-    axis: Streamed
-    scores: Block
-    query: Read
-    rows: dict[str, str]
-    row_axes: dict[str, int]
-    stored: Block
-    result: Block | None
-    feature: dict[str, str]
-    prefix: Trace = ()
-
-    @property
-    def row(self) -> Iter:
-        """The root's iterator along the rows that become vectors."""
-        found = self.parts.root.iterator(self.rows[self.parts.root.name])
-        assert found is not None
-        return found
 
 
 def streaming(func: LoopFunc, target: Target) -> Sketch | None:
@@ -67,7 +29,7 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     Both products are register tiles whose vectors lie along rows: of the streamed operands single elements are read,
     as they lie, and only the one that stays is transposed.
     """
-    form = _form(func)
+    form = find_form(func)
     if form is None:
         return None
     lanes = target.vector_bits // 32
@@ -95,104 +57,12 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
 
 
-def _usual_rows(form: _Form, width: int, target: Target) -> int:
+def _usual_rows(form: Form, width: int, target: Target) -> int:
     """Register tiles of rows for which a tile of the axis is read once: many, if nothing but sums is kept of them."""
     if form.result is not None:
         return 1
     share = -(-form.row.extent // width) // target.threads
     return max(n for n in (1, 2, 4) if n <= max(share, 1))
-
-
-def can_stream(func: LoopFunc) -> bool:
-    """Whether `streaming` has a schedule for a workload."""
-    return _form(func) is not None
-
-
-# ---- what is matched
-
-
-def _form(func: LoopFunc) -> _Form | None:
-    parts = anatomy(func)
-    if parts is None:
-        return None
-    for block, it in maxima(func):
-        try:
-            found = _matched(func, parts, streamed(func, block.name, it.name))
-        except ScheduleError:
-            continue
-        if found is not None:
-            return found
-    return None
-
-
-def _matched(func: LoopFunc, parts: Anatomy, axis: Streamed) -> _Form | None:
-    products = [b for b in axis.items if isinstance(b, Block) and b.name in axis.along and _is_product(b)]
-    scores = [b for b in products if b not in axis.reductions]
-    results = [b for b in products if b in axis.reductions]
-    if len(scores) != 1 or len(results) > 1:
-        return None
-    update = scores[0]
-    stored = _stored(axis, update)
-    if stored is None:
-        step = Step("cache_write", update.write.buffer)
-        found = _form(replay(func, (step,)))
-        return None if found is None else replace(found, prefix=(step, *found.prefix))
-    query, row = _query(axis, update)
-    if query is None or row is None:
-        return None
-    rows, row_axes = spread(list(parts.all_blocks), parts.temporaries, update.name, row.name)
-    if axis.key.name not in rows or parts.root.name not in rows:
-        return None
-    feature: dict[str, str] = {}
-    for result in results:
-        columns = [i for i in result.iters if i.kind == "data" and i.name not in _read_along(axis, result)]
-        if len(columns) != 1 or result.name not in rows:
-            return None
-        feature = spread(list(parts.all_blocks), parts.temporaries, result.name, columns[0].name)[0]
-        if parts.root.name not in feature:
-            return None
-    return _Form(parts, axis, update, query, rows, row_axes, stored, results[0] if results else None, feature)
-
-
-def _stored(axis: Streamed, update: Block) -> Block | None:
-    """The only reader of the scores, if it goes along the axis and writes a buffer."""
-    readers = [b for b in axis.items if isinstance(b, Block) and _reads(b, update.write.buffer) and b is not update]
-    found = readers[0] if len(readers) == 1 else None
-    plain = found is not None and found.monoid is None and found.name in axis.along
-    return found if plain else None
-
-
-def _query(axis: Streamed, update: Block) -> tuple[Read | None, Iter | None]:
-    """The operand of the scores that does not have the axis, and its longest iterator that the other one lacks."""
-    along = axis.along[update.name]
-    query = [r for r in reads(update.value) if not any(along in e.variables() for e in r.index)]
-    if len(query) != 1:
-        return None, None
-    other = next(r for r in reads(update.value) if r is not query[0])
-    data = [i for i in update.iters if i.kind == "data" and i.name != along]
-    free = [i for i in data if axis_of(query[0], i.name) is not None and not _uses(other, i)]
-    row = max(free, key=lambda i: i.extent) if free else None
-    return query[0], row if row is not None and row.extent >= _FEWEST_ROWS else None
-
-
-def _read_along(axis: Streamed, result: Block) -> set[str]:
-    """Iterators of the operand of a result that was made from the scores."""
-    return {n for r in reads(result.value) if r.buffer in axis.scaled for e in r.index for n in e.variables()}
-
-
-def _is_product(block: Block) -> bool:
-    value = block.value
-    factors = value.args if isinstance(value, Apply) and value.op == "mul" else ()
-    reduces = any(i.kind == "reduce" for i in block.iters)
-    return block.monoid == "sum" and reduces and len(factors) == 2 and all(isinstance(a, Read) for a in factors)
-
-
-def _uses(read: Read, it: Iter) -> bool:
-    return any(it.name in e.variables() for e in read.index)
-
-
-def _reads(block: Block, buffer: str) -> bool:
-    return any(r.buffer == buffer for r in reads(block.value))
 
 
 # ---- the trace
@@ -202,7 +72,7 @@ def _reads(block: Block, buffer: str) -> bool:
 class _Builder:
     """Puts the steps of one point of the space together."""
 
-    form: _Form
+    form: Form
     decisions: Decisions
     target: Target
     steps: list[Step] = field(default_factory=list)
@@ -298,7 +168,7 @@ class _Builder:
         last = len(panel.index) - 1
         if axis_of(panel, form.axis.along[form.scores.name]) != last or last == 0:
             return
-        readers = [b for b in form.parts.all_blocks if _reads(b, panel.buffer)]
+        readers = [b for b in form.parts.all_blocks if reads_of(b, panel.buffer)]
         if panel.buffer not in form.parts.temporaries and readers == [form.scores]:
             loop = f"{form.axis.key.name}.{form.axis.along[form.axis.key.name]}"
             self._do("cache_read", panel.buffer, loop)

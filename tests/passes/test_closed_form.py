@@ -15,14 +15,14 @@ from tilewright.passes.closed_form import closed_form
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
 
-I, J = var("i"), var("j")
+ROW, COLUMN = var("i"), var("j")
 GROWING = np.arange(4, dtype=np.int32)[:, None] * 3 - np.arange(5, dtype=np.int32) + 7
 
 
 def test_integers_that_grow_evenly_are_index_values():
-    found = closed_form(GROWING, "int32", (I, J))
+    found = closed_form(GROWING, "int32", (ROW, COLUMN))
     assert isinstance(found, IndexValue)
-    assert found.expr == 3 * I - J + 7
+    assert found.expr == 3 * ROW - COLUMN + 7
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_integers_that_grow_evenly_are_index_values():
     ],
 )
 def test_equal_elements_are_a_number(array, dtype, value):
-    found = closed_form(array, dtype, (I, J))
+    found = closed_form(array, dtype, (ROW, COLUMN))
     assert isinstance(found, Const)
     assert found.value == value
 
@@ -50,7 +50,7 @@ def test_equal_elements_are_a_number(array, dtype, value):
     ],
 )
 def test_other_constants_have_none(array, dtype):
-    assert closed_form(array, dtype, (I, J)) is None
+    assert closed_form(array, dtype, (ROW, COLUMN)) is None
 
 
 def test_a_mask_of_indices_is_computed_by_each_of_its_readers():

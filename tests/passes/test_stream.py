@@ -63,9 +63,9 @@ REFUSED = {
         ("max", "j", 2),
         "parts of select_n with the same factor",
     ),
-    "other exponent": (changed(SOFTMAX, "sub(s[i, j], m[i])", "sub(s[i, j], mul(m[i], 2.0:float32))"), ("max", "j", 2), "x - max"),
-    "other scores": (changed(SOFTMAX, "sub(s[i, j], m[i])", "sub(x[i, j], m[i])"), ("max", "j", 2), "either before or after"),
-    "maximum of what depends": (changed(SOFTMAX, "l[i] sum= p[i, j]", "l[i] max= p[i, j]"), ("max", "j", 2), "identity of max"),
+    "other exponent": (changed(SOFTMAX, "m[i]))", "mul(m[i], 2.0:float32)))"), ("max", "j", 2), "x - max"),
+    "other scores": (changed(SOFTMAX, "sub(s[", "sub(x["), ("max", "j", 2), "either before or after"),
+    "maximum of weights": (changed(SOFTMAX, "l[i] sum=", "l[i] max="), ("max", "j", 2), "identity of max"),
     "other start": (changed(SOFTMAX, "l[i] = 0.0:float32", "l[i] = 1.0:float32"), ("max", "j", 2), "identity of sum"),
     "scores from outside": (changed(SOFTMAX, "max= s[i, j]", "max= x[i, j]"), ("max", "j", 2), "x - max|beside it"),
     "weights that are stored": (
