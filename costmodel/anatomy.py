@@ -85,6 +85,8 @@ class WorkloadAnatomy:
         reduces: bool[columns], which columns are reduced over by the main Block.
         cycles: cycles per vector of each Block's value, apart from the main Block's multiply-add.
         multiplies: whether the main Block's value is a product.
+        products: for each Block, whether it sums products.
+        reduced: bool[blocks, columns], which columns each Block reduces.
         guarded: whether the main Block reads padding.
         accesses: all distinct accesses.
         element_bytes: bytes of the widest element type, which decides how many lanes vectors have.
@@ -100,6 +102,8 @@ class WorkloadAnatomy:
     reduces: np.ndarray
     cycles: np.ndarray
     multiplies: bool
+    products: tuple[bool, ...]
+    reduced: np.ndarray
     guarded: bool
     accesses: tuple[Access, ...]
     element_bytes: int
@@ -136,9 +140,10 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
             members[number, _column(columns, block.name, it.name)] = True
     main = max(range(len(found)), key=lambda i: (found[i].monoid is not None, _points(found[i]), i == root))
     update = found[main]
-    reduces = np.zeros(len(columns), bool)
-    for it in update.iters:
-        reduces[_column(columns, update.name, it.name)] = it.kind == "reduce"
+    reduced = np.zeros((len(found), len(columns)), bool)
+    for number, block in enumerate(found):
+        for it in block.iters:
+            reduced[number, _column(columns, block.name, it.name)] = it.kind == "reduce"
     return WorkloadAnatomy(
         columns,
         np.array(extents, int),
@@ -147,13 +152,19 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         tuple(b.name for b in found),
         tuple(b.write.buffer for b in found),
         members,
-        reduces,
+        reduced[main],
         np.array([_cycles(b, b is update) for b in found]),
-        update.monoid is not None and isinstance(update.value, Apply) and update.value.op == "mul",
+        update.monoid is not None and _multiplies(update),
+        tuple(b.monoid == "sum" and _multiplies(b) for b in found),
+        reduced,
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
         widest(func),
     )
+
+
+def _multiplies(block: Block) -> bool:
+    return isinstance(block.value, Apply) and block.value.op == "mul"
 
 
 def _columns(found: tuple[Block, ...], root: int) -> tuple[dict[str, int], list[int]]:

@@ -15,6 +15,7 @@ from ..ir.target import Target
 from ..passes.schedule import Trace
 from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
+from .stream import stream_seconds
 
 FEATURE_VERSION = 3
 
@@ -131,10 +132,16 @@ class FeatureExtractor:
         sets = self._by_buffer(live).sum(axis=2)
         columns = self._shape(nests, tile) | self._compute(nests, tile) | self._memory(nests, live, sets)
         columns |= self._parallel(nests)
-        columns["log_predicted"] = self._predict(columns)
+        columns["log_predicted"] = self._streamed(traces, self._predict(columns))
         for name in [n for n in columns if n.startswith("log_")]:
             columns[name] = np.log2(np.maximum(columns[name], 1e-12))
         return np.stack([np.broadcast_to(columns[n], len(nests)) for n in FEATURE_NAMES], axis=1).astype(np.float32)
+
+    def _streamed(self, traces: Sequence[Trace], predicted: np.ndarray) -> np.ndarray:
+        """The prediction, with that of `stream_seconds` for traces that stream."""
+        own = [stream_seconds(self.work, trace, self.target) for trace in traces]
+        usual = np.broadcast_to(predicted, len(traces))
+        return np.array([p if s is None else s for s, p in zip(own, usual, strict=True)])
 
     def _scalars(self, count: int) -> np.ndarray:
         """Features of a program without iterators: there is nothing to schedule."""

@@ -26,6 +26,7 @@ from ..passes.segments import Segment, segments
 from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
+from ..search.streaming_form import can_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def partition(graph: Graph) -> Partition:
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}
-    for region in group(graph, SUPPORTED):
+    for region in _grouped(graph):
         if region.kind == "alias":
             regions.append((region, ""))
             continue
@@ -96,6 +97,21 @@ def partition(graph: Graph) -> Partition:
         else:
             tasks[key] = Task(key, known.workload, known.region, known.count + 1, known.kind)
     return Partition(graph, tuple(regions), workloads, tasks)
+
+
+def _grouped(graph: Graph) -> tuple[Region, ...]:
+    """Regions, those taken apart again whose rows would have to be stored all the same."""
+    regions = group(graph, SUPPORTED)
+    refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
+    apart = [graph.ops[m].result for r in refused for m in r.members]
+    return group(graph, SUPPORTED, apart) if apart else regions
+
+
+def _streams(graph: Graph, region: Region) -> bool:
+    try:
+        return can_stream(lower(subgraph(graph, region.members), region.kind).func)
+    except LoweringError:
+        return False
 
 
 def result_bytes(parts: Partition) -> dict[str, list[int]]:

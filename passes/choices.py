@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from ..ir.loop import Alloc, Block, Buffer, For, LoopFunc, Stmt, blocks, reads, walk
 from .schedule import ScheduleError, Step, apply_step
+from .stream_parts import maxima
 from .tiling import MAX_UNROLL
 
 Enumerator = Callable[[LoopFunc], Iterator[Step]]
@@ -241,6 +242,14 @@ def accumulate(func: LoopFunc) -> Iterator[Step]:
         for block in blocks(loop.body):
             if block.monoid is not None:
                 yield Step("accumulate", block.name, (loop.name,))
+
+
+@enumerates
+def stream(func: LoopFunc) -> Iterator[Step]:
+    """Each maximum by every size worth trying."""
+    for block, it in maxima(func):
+        for factor in factors(it.extent + 1):
+            yield Step("stream", block.name, (it.name, factor))
 
 
 def _reductions(func: LoopFunc) -> Iterator[Block]:

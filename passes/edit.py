@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..ir.affine import Range
-from ..ir.loop import Alloc, Block, Buffer, For, If, Iter, LoopFunc, Stmt, children, loop_range, rewrite, seq, walk
+from ..ir.affine import AffineExpr, Range, var
+from ..ir.loop import (
+    Alloc,
+    Block,
+    Buffer,
+    For,
+    If,
+    Index,
+    Iter,
+    LoopFunc,
+    Stmt,
+    children,
+    loop_range,
+    rewrite,
+    seq,
+    walk,
+)
 from .schedule import ScheduleError
 
 
@@ -161,6 +176,26 @@ def fresh(name: str, used: set[str]) -> str:
     while f"{name}.{count}" in used:
         count += 1
     return f"{name}.{count}"
+
+
+def written_axes(block: Block) -> list[tuple[Iter, AffineExpr]] | None:
+    """For each axis of what a Block writes its own iterator, and what is added to it; None if it is not just that."""
+    found: list[tuple[Iter, AffineExpr]] = []
+    for index in block.write.index:
+        own = [i for i in block.iters if index.coefficient(i.name) == 1]
+        rest = index - var(own[0].name) if own else index
+        if len(own) != 1 or any(block.iterator(n) is not None for n in rest.variables()):
+            return None
+        found.append((own[0], rest))
+    return found if len({it.name for it, _ in found}) == len(found) else None
+
+
+def solve(block: Block, wanted: Index) -> dict[str, AffineExpr] | None:
+    """What a Block's data iterators have to be for it to write a given element; None if that can't be told."""
+    axes = written_axes(block)
+    if axes is None or {it.name for it, _ in axes} != {i.name for i in block.iters if i.kind == "data"}:
+        return None
+    return {it.name: target - rest for (it, rest), target in zip(axes, wanted, strict=True)}
 
 
 def map_blocks(stmt: Stmt, f: Callable[[Block], Stmt | None]) -> Stmt | None:

@@ -2,8 +2,9 @@
 
 Operations are taken in order; each joins the region of an operand where one schedule can serve both: an elementwise
 operation joins the contraction, reduction or elementwise run that feeds it, a reduction joins the elementwise run that
-it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. A region has one
-result, so that what it holds is never stored but once.
+it consumes, and rows that are reduced and rescaled (normalisation, softmax) gather into one region. Where such rows
+come from a product, they gather with it, and with a product that reduces them further, so that they need not be stored
+(attention). A region has one result, so that what it holds is never stored but once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
+from .closed_form import of_indices
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, CONTRACTED, CONTRACTIONS, WINDOWS
 from .lower_moves import JOINS, MAX_PARTS, is_place
@@ -26,7 +28,7 @@ _LONGEST_COLUMN = 8192
 """Most values of a column of which a vector's width stays in a second-level cache."""
 _LEAST_VECTOR = 16
 
-Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
+Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +53,47 @@ class Region:
         return tuple(self.full[axis] for axis in self.kept)
 
 
-def group(graph: Graph, supported: Mapping[str, Collection[str]]) -> tuple[Region, ...]:
+def group(graph: Graph, supported: Mapping[str, Collection[str]], apart: Collection[int] = ()) -> tuple[Region, ...]:
     """Partition the operations that kernels can compute into regions.
 
     Args:
         graph: a simplified graph.
         supported: element types of the operands that the backend can emit an elementwise operation for, by opcode.
+        apart: results that are not to be computed from rows of a product that are never stored.
 
     Returns:
         Regions in order of their last operation; operations in none of them stay XLA's.
     """
-    grouping = _Grouping(graph, supported)
+    grouping = _Grouping(graph, supported, frozenset(apart))
     for index in range(len(graph.ops)):
         grouping.add(index)
-    return tuple(sorted(grouping.regions.values(), key=lambda r: r.members[-1]))
+    grouping.gather_streams()
+    return tuple(sorted(grouping.worthwhile(), key=lambda r: r.members[-1]))
 
 
 def sink_views(graph: Graph) -> Graph:
     """Give every reader of a broadcast, transposition, slice or padding a copy of its own, for its region to absorb.
 
-    The same for concatenations, where the reader takes them element by element: it then reads the parts.
+    The same for concatenations, where the reader takes them element by element: it then reads the parts. What is
+    computed from indices alone is copied together with all that it is computed from.
     """
     ops: list[Op] = []
     cloned: dict[int, Op] = {}
     parts: dict[int, int] = {}
+    formed = of_indices(graph)
     fresh = itertools.count(graph.fresh())
 
     def copied(value: int) -> int:
         source, name = cloned[value], next(fresh)
-        inner = tuple(copied(v) if v in parts else v for v in source.operands)
+        inner = tuple(copied(v) if v in parts or (v in formed and v in cloned) else v for v in source.operands)
         ops.append(replace(source, operands=inner, results=(name,)))
         return name
 
     for op in graph.ops:
+        if op.result in formed:
+            ops.append(op)
+            cloned[op.result] = op
+            continue
         shape = {v: graph.types[v].shape for v in op.operands}
         taken = [v in cloned and (v not in parts or _takes_elements(op, shape[v])) for v in op.operands]
         new = replace(op, operands=tuple(copied(v) if t else v for v, t in zip(op.operands, taken, strict=True)))
@@ -108,9 +118,13 @@ def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
 
 
 class _Grouping:
-    def __init__(self, graph: Graph, supported: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self, graph: Graph, supported: Mapping[str, Collection[str]], apart: frozenset[int] = frozenset()
+    ) -> None:
         self.graph = graph
         self.supported = supported
+        self.apart = apart
+        self.formed = of_indices(graph)
         self.regions: dict[int, Region] = {}
         self.region_of: dict[int, int] = {}
 
@@ -126,6 +140,11 @@ class _Grouping:
         while merged:
             merged = self._merge_rows(index) or any(self._merge_one(other, index) for other in self._feeding(index))
 
+    def worthwhile(self) -> list[Region]:
+        """Regions but those that only fill memory with a function of its indices, which XLA does as well."""
+        ops = self.graph.ops
+        return [r for r in self.regions.values() if not all(ops[m].result in self.formed for m in r.members)]
+
     def _kind(self, op: Op) -> Kind | None:
         if op.opaque or op.effects or len(op.results) != 1:
             return None
@@ -136,9 +155,9 @@ class _Grouping:
             return None
         if op.opcode == "concatenate" and len(op.operands) > MAX_PARTS:
             return None
-        if op.opcode in ALIASES:
+        if op.opcode in ALIASES and op.result not in self.formed:
             return "alias"
-        if op.opcode in VIEWS:
+        if op.opcode in VIEWS or op.result in self.formed:
             return "view"
         if op.opcode in CONTRACTIONS:
             return "contraction" if all(t.dtype == CONTRACTED for t in types) else None
@@ -218,6 +237,56 @@ class _Grouping:
         self._merge(list(found), index, replace(rows, members=members))
         return True
 
+    def gather_streams(self) -> None:
+        """Merge rows with the product that they come from, and with one that they go into, once all else is known."""
+        for index in sorted(self.regions):
+            region = self.regions.get(index)
+            if region is None or self.graph.ops[region.members[-1]].result in self.apart:
+                continue
+            if (self._is_product(region) or self._of_reduced_rows(region)) and self._merge_stream(index):
+                self._merge_views(index)
+
+    def _merge_stream(self, index: int) -> bool:
+        """Merge a region with the rows that feed it and the product that these come from."""
+        parts = [index]
+        shape: list[int] | None = sorted(self.regions[index].full) if self.regions[index].kind == "rows" else None
+        products: set[int] = set()
+        for part in parts:
+            for other in self._feeding(part):
+                found = self.regions[other]
+                if found.kind == "rows" and sorted(found.full) == (shape or sorted(found.full)):
+                    shape = sorted(found.full)
+                    parts += [other] if other not in parts else []
+                elif part != index or self.regions[index].kind == "rows":
+                    products |= {other} if self._is_product(found) and sorted(found.full) == shape else set()
+        if shape is None or len(products) != 1:
+            return False
+        parts += products
+        members = tuple(sorted(m for n in parts for m in self.regions[n].members))
+        if self._escaping(members) != 1 or not self._convex(members):
+            return False
+        self._merge(parts[1:], index, Region(members, "stream", self.regions[index].full))
+        return True
+
+    def _merge_views(self, index: int) -> None:
+        """A transposition of what a stream computes is how it is stored."""
+        readers = {
+            self.region_of.get(u) for u in self.graph.users[self.graph.ops[self.regions[index].members[-1]].result]
+        }
+        if len(readers) == 1 and None not in readers:
+            reader = next(iter(readers))
+            assert reader is not None
+            self._merge_one(index, reader)
+
+    def _of_reduced_rows(self, region: Region) -> bool:
+        """Whether the result of rows has one value per row, so that nothing of their length is stored."""
+        result = self.graph.ops[region.members[-1]].type
+        return region.kind == "rows" and _squeezed(result.shape) == region.reduced
+
+    def _is_product(self, region: Region) -> bool:
+        products = [m for m in region.members if self.graph.ops[m].opcode in CONTRACTIONS]
+        return region.kind == "contraction" and [self.graph.ops[m].opcode for m in products] == ["dot_general"]
+
     def _row_family(self, index: int) -> tuple[int, ...]:
         """Regions above one that reduce, rescale or move the same rows, itself excluded; empty without a reduction."""
         family: dict[int, None] = {index: None}
@@ -269,8 +338,6 @@ class _Grouping:
                 return replace(region, members=()) if fits and self._all_aliases(feeding) else None
             case "contraction" | "reduction" | "elementwise", "elementwise" if feeding.full == region.full:
                 return replace(feeding, members=()) if self._as_wide(feeding, region) else None
-            case "contraction" | "reduction" | "elementwise", "alias":
-                return None
             case "elementwise", "rows" if feeding.full == region.full:
                 return replace(region, members=())
             case "elementwise", "reduction":
@@ -279,6 +346,8 @@ class _Grouping:
                 return replace(feeding, members=())
             case "rows", "rows" if (feeding.full, feeding.kept) == (region.full, region.kept):
                 return replace(feeding, members=())
+            case "stream", "view" if self._transposes(region):
+                return replace(feeding, members=(), full=region.full)
             case "rows", "alias" if region.full == feeding.reduced:
                 return replace(feeding, members=())
             case "rows", "view" if region.full == feeding.full and self._broadcasts(region):
@@ -328,6 +397,9 @@ class _Grouping:
 
     def _broadcasts(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode == "broadcast_in_dim" for m in region.members)
+
+    def _transposes(self, region: Region) -> bool:
+        return all(self.graph.ops[m].opcode == "transpose" for m in region.members)
 
     def _all_aliases(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode in ALIASES for m in region.members)

@@ -16,6 +16,7 @@ from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, ELEMENTWISE, UNARY
 from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, IndexValue, Iter, LoopFunc, Read, Stmt, seq
 from ..ir.monoid import MONOIDS
+from .closed_form import closed_form, has_closed_form
 from .collapse import collapse
 from .expand import expand
 from .lower_blocks import (
@@ -45,7 +46,7 @@ _ROUNDING = {"AWAY_FROM_ZERO": 0, "TO_NEAREST_EVEN": 1}
 _INLINE_COST = 4
 _INLINE_COST_OF_SCALAR = 64
 _CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
-_CHEAP = (_CHEAP - {"div", "rem", "pow", "atan2"}) | {"select_n", "clamp", "convert_element_type"}
+_CHEAP = (_CHEAP - {"div", "rem", "pow", "atan2"}) | {"select_n", "clamp", "convert_element_type", "iota"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Lowering:
                 raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
         self.uses = Counter(v for op in graph.ops for v in op.operands) + Counter(graph.outputs)
         self.uses.update(v for op in graph.ops if op.opcode in EXTREME_PLACES for v in op.operands)  # read twice
-        constants = tuple(v for v, c in graph.constants.items() if c.type.size != 1)
+        constants = tuple(v for v in graph.constants if not self._formed(v))
         inputs = tuple(graph.inputs)
         outputs = tuple(v for v in dict.fromkeys(graph.outputs))
         params = [self._parameter(v, f"x{i}") for i, v in enumerate(inputs)]
@@ -128,6 +129,12 @@ class Lowering:
             body = Alloc(buffer, body)
         func = LoopFunc(name, tuple(params), len(outputs), body)
         return Workload(widen(align_names(expand(collapse(func)))), inputs, constants, outputs)
+
+    def _formed(self, value: int) -> bool:
+        array = self.graph.constant(value)
+        if array is None:
+            return self.graph.constants[value].type.size == 1
+        return has_closed_form(array, self.graph.types[value].dtype)
 
     def _parameter(self, value: int, name: str, known: bool = False) -> Buffer:
         type_ = self.graph.types[value]
@@ -262,8 +269,9 @@ class Lowering:
         if buffer is not None:
             return Read(buffer.name, index, buffer.dtype)
         array = self.graph.constant(value)
-        if array is not None:
-            return Const(array.reshape(-1)[0].item(), self.graph.types[value].dtype)
+        formed = None if array is None else closed_form(array, self.graph.types[value].dtype, index)
+        if formed is not None:
+            return formed
         op = self.graph.producer(value)
         if op is None:
             raise LoweringError(f"expected plain data as a constant, found %{value}")
@@ -359,6 +367,10 @@ def _elementwise(op: Op, args: tuple[Expr, ...], dtype: str) -> Expr:
         return Apply("min", (Apply("max", (x, low), dtype), high), dtype)
     if op.opcode == "select_n" and (len(args) != 3 or args[0].dtype != dtypes.BOOL):
         raise LoweringError("expected a boolean selection between two cases")
+    if dtype == dtypes.BOOL and op.opcode in ("and", "or"):
+        for known, other in ((args[0], args[1]), (args[1], args[0])):
+            if isinstance(known, Const):
+                return other if known.value == (op.opcode == "and") else known
     if op.opcode == "integer_pow":
         return Apply(op.opcode, args, dtype, (op.params["y"],))
     if op.opcode == "round":

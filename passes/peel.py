@@ -35,6 +35,7 @@ def peel(stmt: Stmt, ranges: dict[str, Range]) -> Stmt:
 
 
 def _peel_for(loop: For, ranges: dict[str, Range]) -> Stmt:
+    loop = _trimmed(loop, ranges)
     lo, hi = loop_range(loop, ranges)
     fixed = len(loop.lower) == len(loop.upper) == 1 and loop.lower[0].is_constant and loop.upper[0].is_constant
     if fixed and loop.upper[0].const <= loop.lower[0].const:
@@ -53,16 +54,44 @@ def _peel_for(loop: For, ranges: dict[str, Range]) -> Stmt:
     return replace(loop, body=If((constant(full - 1) - var(loop.name),), body, rests[-1]))
 
 
+def _trimmed(loop: For, ranges: dict[str, Range]) -> For:
+    """The loop without the iterations at its end in which every tile inside is empty: only a cut tile has them."""
+    fixed = len(loop.lower) == len(loop.upper) == 1 and loop.lower[0].is_constant and loop.upper[0].is_constant
+    if not fixed or loop.kind == "parallel":
+        return loop
+    inner = _ranges_inside(loop, loop_range(loop, ranges), ranges)
+    last = loop.lower[0].const
+    for block in blocks(loop.body):
+        last = max(last, _empty_from(block, loop, inner))
+    return replace(loop, upper=(constant(last),)) if last < loop.upper[0].const else loop
+
+
+def _empty_from(block: Block, loop: For, ranges: dict[str, Range]) -> int:
+    """The first iteration from which on a Block's box is empty; the loop's end if there is none."""
+    first = loop.upper[0].const
+    for limit in (it.limit for it in block.iters if it.limit is not None):
+        k = limit.coefficient(loop.name)
+        rest = limit - var(loop.name) * k
+        if k < 0 and loop.name not in rest.variables():
+            first = min(first, -(-max(rest.bounds(ranges)[1], 0) // -k))
+    return max(first, loop.lower[0].const)
+
+
+def _ranges_inside(loop: For, own: Range, ranges: dict[str, Range]) -> dict[str, Range]:
+    inner = {**ranges, loop.name: own}
+    for s in walk(loop.body):
+        if isinstance(s, For):
+            inner[s.name] = loop_range(s, inner)
+    return inner
+
+
 def _last(loop: For, value: int) -> Stmt:
     return copy_stmt(substitute(loop.body, {loop.name: constant(value)}), f"#{loop.name}={value}")
 
 
 def _full_until(loop: For, start: int, stop: int, ranges: dict[str, Range]) -> int:
     """The first iteration in which a tile inside may be cut."""
-    inner = {**ranges, loop.name: (start, max(stop - 1, start))}
-    for s in walk(loop.body):
-        if isinstance(s, For):
-            inner[s.name] = loop_range(s, inner)
+    inner = _ranges_inside(loop, (start, max(stop - 1, start)), ranges)
     first = stop
     for block in blocks(loop.body):
         for it in block.iters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .fold import FoldConstants, MergeEqual, RemoveDead
 from .fold_scale import FoldScales
 from .manager import Pass
+from .pick_late import PickLate
 from .simplify import Simplify
 
 GRAPH_PASSES: tuple[Pass, ...] = (
@@ -13,8 +14,10 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     Simplify(),
     FoldConstants(name="fold-constants-again"),
     FoldScales(),
+    PickLate(),
     Simplify(name="simplify-again"),
     MergeEqual(),
     RemoveDead(name="remove-dead-again"),
 )
-"""Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice."""
+"""Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice, and
+`PickLate`, which sums single elements of a product in another order."""

@@ -25,7 +25,7 @@ from ..ir.loop import (
     seq,
     walk,
 )
-from .edit import find_alloc, find_iter, find_loop, path_to, ranges_at, replace_in, replace_stmt
+from .edit import find_alloc, find_loop, path_to, ranges_at, replace_in, replace_stmt, solve, written_axes
 from .footprint import Extent, footprint, within
 from .schedule import ScheduleError, primitive
 
@@ -37,9 +37,9 @@ def compute_at(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
     Before ``alloc t: t[i] = ...; for o: out[8*o + j] = t[8*o + j]``; after ``for o: alloc t[8]: t[i - 8*o] = ... over
     i in 8*o..+8; out[...] = t[j]``. All Blocks that write the buffer move (initialisation and update alike).
 
-    Refuses: a parameter; a loop that does not hold every reader, or holds a writer; writers that are already inside
-    loops, do not write one iterator per axis or not all of the buffer; operands of the writers that change before the
-    loop ends or do not live there; readers whose accesses differ by more than a constant.
+    Refuses: a parameter; a loop that does not hold every reader, or holds a writer; writers inside loops that the
+    buffer is not, do not write one iterator per axis or not all of the buffer; operands of the writers that change
+    before the loop ends or do not live there; readers whose accesses differ by more than a constant.
     """
     alloc, target = find_alloc(func, buffer), find_loop(func, loop)
     path = path_to(alloc.body, target) if target is not alloc.body else []
@@ -81,10 +81,8 @@ def _check_movable(alloc: Alloc, target: For, path: list[Stmt], writers: list[Bl
         for outer in path_to(alloc.body, writer) or []:
             if not isinstance(outer, Seq | Alloc):
                 raise ScheduleError(f"expected {writer.name} outside loops, found it inside a {type(outer).__name__}")
-        if any(i.single_variable() is None for i in writer.write.index):
-            raise ScheduleError(f"expected {writer.name} to write one iterator per axis")
-        if len({i.single_variable() for i in writer.write.index}) != len(writer.write.index):
-            raise ScheduleError(f"expected {writer.name} to write a different iterator per axis")
+        if written_axes(writer) is None:
+            raise ScheduleError(f"expected {writer.name} to write one iterator per axis, each another one")
 
 
 def _check_order(alloc: Alloc, target: For, writers: list[Block]) -> None:
@@ -117,19 +115,22 @@ def _shrink(writer: Block, buffer: Buffer, extents: tuple[Extent, ...], ranges: 
     """The writer with its box cut down to the footprint, clipped to what it computed before."""
     boxes: dict[str, Iter] = {}
     guards = list(writer.guard)
-    for expr, extent, size in zip(writer.write.index, extents, buffer.shape, strict=True):
-        it = find_iter(writer, expr.single_variable() or "")
-        if not it.lower.is_constant or it.lower.const or it.extent != size or it.limit is not None:
+    for (it, rest), extent, size in zip(written_axes(writer) or (), extents, buffer.shape, strict=True):
+        if it.lower + rest != constant(0) or it.extent != size:
             raise ScheduleError(f"expected {writer.name} to compute all of axis {it.name}")
         above, below = within(extent, size, ranges)
-        limit = extent.limit
+        limit = None if extent.limit is None else extent.limit - rest
         if not above:
-            guards.append(var(it.name))
+            guards.append(var(it.name) + rest)
         if not below and limit is None:
-            limit = constant(size)
+            limit = constant(size) - rest
         elif not below:
-            guards.append(constant(size - 1) - var(it.name))
-        boxes[it.name] = replace(it, lower=extent.lower, extent=extent.size, limit=limit)
+            guards.append(constant(size - 1) - var(it.name) - rest)
+        if limit is None:
+            limit = it.limit
+        elif it.limit is not None and it.limit != limit:
+            guards.append(it.limit - 1 - var(it.name))
+        boxes[it.name] = replace(it, lower=extent.lower - rest, extent=extent.size, limit=limit)
     return replace(writer, iters=tuple(boxes.get(i.name, i) for i in writer.iters), guard=tuple(guards))
 
 
@@ -160,8 +161,7 @@ def compute_inline(func: LoopFunc, buffer: str) -> LoopFunc:
     if len(writers) != 1 or writers[0].monoid is not None or writers[0].guard:
         raise ScheduleError(f"expected one plain unguarded writer of {buffer}, found {[w.name for w in writers]}")
     writer = writers[0]
-    names = [i.single_variable() for i in writer.write.index]
-    if any(n is None for n in names) or {i.name for i in writer.iters} != set(names) or len(set(names)) != len(names):
+    if solve(writer, writer.write.index) is None:
         raise ScheduleError(f"expected {writer.name} to write exactly one iterator per axis")
     if any(not isinstance(s, Seq | Alloc) for s in path_to(alloc.body, writer) or ()):
         raise ScheduleError(f"expected {writer.name} outside loops")
@@ -177,7 +177,8 @@ def compute_inline(func: LoopFunc, buffer: str) -> LoopFunc:
             return e
         if e.guard:
             raise ScheduleError(f"expected unguarded reads of {buffer}")
-        env = {n: i for n, i in zip(names, e.index, strict=True) if n is not None}
+        env = solve(writer, e.index)
+        assert env is not None
         return map_indices(writer.value, lambda a: a.substitute(env))
 
     def visit(s: Stmt) -> Stmt | None:

@@ -84,6 +84,18 @@ def _neutral(op: Op, r: Rewriter) -> int | None:
     return None
 
 
+def _stretched(op: Op, r: Rewriter) -> int | None:
+    """A mask that is combined with a neutral one of a larger shape is only broadcast."""
+    neutral = op.opcode == "and"
+    for value, other in (op.operands, op.operands[::-1]):
+        type_ = r.graph.types[value]
+        alike = type_.dtype == op.type.dtype == dtypes.BOOL and type_.varying == op.type.varying
+        if alike and type_.rank == op.type.rank and scalar(other, r) is neutral:
+            axes = tuple(range(op.type.rank))
+            return r.add1("broadcast_in_dim", value, shape=op.type.shape, broadcast_dimensions=axes)
+    return None
+
+
 def _is_one(number: float, floating: bool) -> bool:
     return number == 1
 
@@ -94,6 +106,14 @@ def _is_minus_zero(number: float, floating: bool) -> bool:
 
 def _is_plus_zero(number: float, floating: bool) -> bool:
     return number == 0 and (not floating or not np.signbit(number))
+
+
+def _is_true(number: float, floating: bool) -> bool:
+    return number is True
+
+
+def _is_false(number: float, floating: bool) -> bool:
+    return number is False
 
 
 def _is_lowest(number: float, floating: bool) -> bool:
@@ -111,9 +131,32 @@ _NEUTRAL: dict[str, tuple[_Accepts, _Accepts]] = {
     "sub": (_is_plus_zero, None),
     "mul": (_is_one, _is_one),
     "div": (_is_one, None),
+    "and": (_is_true, _is_true),
+    "or": (_is_false, _is_false),
     "max": (_is_lowest, _is_lowest),
     "min": (_is_highest, _is_highest),
 }
+
+
+def _truth(op: Op, r: Rewriter) -> int | None:
+    """A choice between false and true is its condition."""
+    condition, *cases = op.operands
+    chosen = [scalar(c, r) for c in cases]
+    fits = len(cases) == 2 and chosen[0] is False and chosen[1] is True and same_type(condition, op, r)
+    return condition if fits else None
+
+
+def _exact_division(op: Op, r: Rewriter) -> int | None:
+    """Dividing by a power of two is multiplying by its inverse, which is faster."""
+    value, divisor = op.operands
+    array = r.graph.constant(divisor)
+    if array is None or array.shape != () or op.type.dtype not in ("float32", "float64"):
+        return None
+    fraction, exponent = np.frexp(array)
+    if abs(fraction) != 0.5 or not -100 < exponent < 100:
+        return None
+    inverse = r.builder.constant(np.asarray(1 / array, array.dtype), r.graph.types[divisor])
+    return r.builder.add("mul", (value, inverse), {}, op.types)[0]
 
 
 def _identity(op: Op, r: Rewriter) -> int | None:
@@ -339,6 +382,9 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_neutral, *_NEUTRAL),
     _rule(_decided_selection, "select_n"),
     _rule(_double_negation, "neg", "not"),
+    _rule(_stretched, "and", "or"),
+    _rule(_truth, "select_n"),
+    _rule(_exact_division, "div"),
     _rule(_there_and_back, "convert_element_type"),
     _rule(_convert_chain, "convert_element_type"),
     _rule(_squeeze_of_squeeze, "squeeze"),

@@ -17,6 +17,7 @@ from .elementwise import elementwise
 from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
+from .streaming import streaming
 from .transposed import transposed
 
 
@@ -31,6 +32,7 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
 
 
 RULES: tuple[SketchRule, ...] = (
+    streaming,
     contraction,
     columns,
     channelwise,

@@ -103,7 +103,7 @@ class BlockStores(BlockMemory):
         place, flat = self._target()
         if place.in_registers or flat.irregular is not None or self._stride(flat) in (0, 1):
             return None
-        if place.buffer.dtype == "bool" or self.lanes & (self.lanes - 1):
+        if self.lanes & (self.lanes - 1):
             return None
         return next((i for i in block.iters if flat.steps.get(i.name) == 1 and i.extent > 1), None)
 
@@ -113,8 +113,17 @@ class BlockStores(BlockMemory):
             count = min(self.lanes, across.extent - corner[across.name])
             t = vtype(self.block.value.dtype, self.lanes)
             values = [self._column({**corner, across.name: corner[across.name] + n}, t) for n in range(count)]
-            filled = values + ["poison"] * ((1 << (count - 1).bit_length()) - count)
-            self._store_rows(corner, interleaved(self.builder, t, filled), count, t)
+            missing = (1 << (count - 1).bit_length()) - count
+            self._store_rows(corner, self._interleaved(t, values, missing), count, t)
+
+    def _interleaved(self, t: VType, values: list[str], missing: int) -> list[str]:
+        """Values interleaved with each other; booleans as integers, since masks have no shuffles."""
+        b = self.builder
+        if t.dtype != "bool":
+            return interleaved(b, t, values + ["poison"] * missing)
+        wide = t.with_dtype("int32")
+        numbers = [b.cast("zext", v, t, wide) for v in values] + ["poison"] * missing
+        return [b.compare("ne", wide, v, "zeroinitializer") for v in interleaved(b, wide, numbers)]
 
     def _corners(self, across: Iter) -> Iterator[Point]:
         assert self._wide is not None

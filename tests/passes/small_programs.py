@@ -6,7 +6,7 @@ import numpy as np
 
 from tilewright.ir.interp import interpret
 from tilewright.ir.loop import LoopFunc
-from tilewright.ir.text import parse_ir
+from tilewright.ir.text import parse_ir, print_ir
 from tilewright.passes.packing import unpacked_shape
 from tilewright.passes.schedule import Step, Trace
 
@@ -87,7 +87,55 @@ GRAM = program("""
 """)
 
 ROW = (("split", "out", "i", 4), ("split", "out", "j", 4))
+SOFTMAX = program("""
+    input x: float32[4, 6]
+    input v: float32[6, 3]
+    output y: float32[4, 3]
+    alloc m: float32[4]
+      alloc p: float32[4, 6]
+        alloc l: float32[4]
+          alloc o: float32[4, 3]
+            alloc s: float32[4, 6]
+              block scale [i: 0..4, j: 0..6]
+                s[i, j] = mul(x[i, j], 0.5:float32)
+              block m.init [i: 0..4]
+                m[i] = -inf:float32
+              block max [i: 0..4, j: 0..6 reduce]
+                m[i] max= s[i, j]
+              block exp [i: 0..4, j: 0..6]
+                p[i, j] = exp(sub(s[i, j], m[i]))
+              block l.init [i: 0..4]
+                l[i] = 0.0:float32
+              block sum [i: 0..4, j: 0..6 reduce]
+                l[i] sum= p[i, j]
+              block o.init [i: 0..4, e: 0..3]
+                o[i, e] = 0.0:float32
+              block dot [i: 0..4, e: 0..3, j: 0..6 reduce]
+                o[i, e] sum= mul(div(p[i, j], l[i]), v[j, e])
+              block out [i: 0..4, e: 0..3]
+                y[i, e] = o[i, e]
+""")
+
+_BELOW_DIAGONAL = "select_n(ge(index(i):int32, index(j):int32), -9.0:float32, s[i, j])"
+MASKED = parse_ir(
+    print_ir(SOFTMAX)
+    .replace("max= s[i, j]", f"max= {_BELOW_DIAGONAL}")
+    .replace("sub(s[i, j], m", f"sub({_BELOW_DIAGONAL}, m")
+)
+
+ROUNDED = frozenset(("stream", "stream_masked"))
+"""What is equal up to rounding only."""
+
 GOLDEN = {
+    "stream": (SOFTMAX, steps(("stream", "max", "j", 4))),
+    "stream_masked": (
+        MASKED,
+        steps(
+            ("split", "out", "i", 2),
+            *(("compute_at", b, "out.i") for b in ("o", "l", "p", "m", "s")),
+            ("stream", "max", "j", 2),
+        ),
+    ),
     "split": (MATMUL, steps(("split", "out", "j", 4))),
     "reorder": (MATMUL, steps(("reorder", "update", "k", "j", "i"))),
     "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from traces import Traces
-from workloads import CASES, Sample, guarded, run, sample, samples
+from workloads import CASES, Sample, dependent, guarded, run, sample, samples
 
 from tilewright.ir.text import digest, parse_ir, print_ir
 from tilewright.ir.verify import verify
@@ -51,7 +51,9 @@ def test_any_random_legal_trace_keeps_the_result(request):
     for number in range(rounds):
         found = samples(special=number % 2 == 1)
         # Padded workloads twice: there is most that can go wrong, and guards that `partition` needs.
-        for lowered in (*found, *(s for s in found if guarded(s.func))):
+        # So are reductions that depend on each other, for `stream` finds little else.
+        again = (s for s in found for _ in range(4 * dependent(s.func) or guarded(s.func)))
+        for lowered in (*found, *again):
             _check(lowered, traces, STEPS)
     counts = {name: traces.applied[name] for name in sorted(primitives())}
     assert min(counts.values()) >= LEAST, counts

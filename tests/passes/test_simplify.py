@@ -49,6 +49,14 @@ def bits(x: np.ndarray) -> bytes:
 
 # What each function is after `Simplify` (with constants folded first); every one must keep each bit.
 EXACT: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "over eight": (lambda x: x / 8.0, ["mul"]),
+    "over minus a quarter": (lambda x: x / -0.25, ["mul"]),
+    "over three": (lambda x: x / 3.0, ["div"]),
+    "over the smallest": (lambda x: x / 2.0**-126, ["div"]),
+    "over zero": (lambda x: x / 0.0, ["div"]),
+    "a choice of truth": (lambda x: jnp.where(x > 1, True, False) | False, ["gt"]),
+    "a choice of the contrary": (lambda x: jnp.where(x > 1, False, True), ["gt", "select_n"]),
+    "truth of more": (lambda x: jnp.ones((3, 9), bool) & (x > 1)[None, :], ["gt", "broadcast_in_dim"]),
     "times one": (lambda x: x * 1.0, []),
     "one times": (lambda x: 1.0 * x, []),
     "over one": (lambda x: x / 1.0, []),

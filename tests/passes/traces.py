@@ -26,6 +26,7 @@ _WEIGHTS = {
     "partition": 4.0,
     "rfactor": 1.5,
     "accumulate": 1.5,
+    "stream": 3.0,
 }
 
 

@@ -185,6 +185,12 @@ def put_together(func: LoopFunc) -> bool:
     return any(isinstance(e, Where | Let) for b in blocks(func.body) for e in subexpressions(b.value))
 
 
+def dependent(func: LoopFunc) -> bool:
+    """Whether rows of a product are reduced in several ways."""
+    found = [b.monoid for b in blocks(func.body) if b.monoid is not None]
+    return "max" in found and found.count("sum") > 1
+
+
 # ---- the cases
 
 
@@ -225,6 +231,15 @@ def planes(strides: int = 1, padding: Any = "SAME", groups: int = 1, dilation: i
 
 def layer_norm(x: Any, g: Any, b: Any) -> Any:
     return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-3) * g + b
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    return jax.nn.softmax(q @ k.T * 0.3) @ v
+
+
+def causal_attention(q: Any, k: Any, v: Any) -> Any:
+    rows, columns = (lax.broadcasted_iota(jnp.int32, (q.shape[0], k.shape[0]), axis) for axis in (0, 1))
+    return jax.nn.softmax(jnp.where(rows >= columns, q @ k.T * 0.3, -1e30)) @ v
 
 
 def integers(x: Any, y: Any) -> Any:
@@ -269,6 +284,9 @@ CASES = (
     Case("softmax", lambda x: jax.nn.softmax(x), ((5, 37),), exact=False),
     Case("log-softmax", lambda x: jax.nn.log_softmax(x, axis=0), ((7, 5),), exact=False),
     Case("layer-norm", layer_norm, ((6, 21),), ((21,), (21,)), exact=False, special=False),
+    Case("attention", attention, ((6, 3), (9, 3), (9, 5)), exact=False),
+    Case("causal-attention", causal_attention, ((7, 3), (7, 3), (7, 4)), exact=False),
+    Case("log-sum-exp", lambda h, w: jax.nn.logsumexp(h @ w, axis=-1), ((5, 3), (3, 8)), exact=False),
     Case("gelu", lambda x: jax.nn.gelu(x), ((3, 41),), exact=False),
     Case("scaled-sum", lambda x, y: x + y * 2 - 1, ((7, 33), (7, 33))),
     Case("broadcast", lambda x, y, z: x * y[:, None] + z[None, :], ((5, 18), (5,), (18,))),
