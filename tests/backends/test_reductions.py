@@ -155,6 +155,11 @@ SUMS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "instance norm": (lambda x: standardised(x, (1, 2)), (2, 6, 9, 40)),
     "instance norm, one pass": (lambda x: flax_like(x, (1, 2)), (2, 6, 9, 40)),
     "norm over channels first": (lambda x: standardised(x, (1,)), (2, 12, 6, 9)),
+    "weighted rows": (lambda x: (x * jnp.linspace(0, 1, 70)[:, None]).sum(0), (70, 100)),
+    "norm of weighted positions": (
+        lambda x: x - (x * jnp.arange(1.0, 55.0)[:, None]).sum(1, keepdims=True) / x.max(1, keepdims=True).clip(1),
+        (2, 54, 40),
+    ),
     "batch norm": (lambda x: standardised(x, (0, 1, 2)), (3, 6, 9, 40)),
     "group norm": (lambda x: group_norm(x, 4), (2, 6, 5, 24)),
 }
