@@ -16,7 +16,7 @@ from ..ir.lanes import vector_lanes
 from ..ir.loop import Access, Block, Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import Anatomy, anatomy, shared_rows, written_variable
+from .anatomy import Anatomy, anatomy, product, shared_rows, written_variable
 from .chains import reduction_loops
 from .sketch import Decisions, Sketch
 from .steps import MIN_CHUNKS_PER_THREAD, share, trips
@@ -67,6 +67,8 @@ def columns(func: LoopFunc, target: Target) -> Sketch | None:
         return None
     lanes = vector_lanes(func, target)
     found = _columns(parts, channel, lanes)
+    if found.once and product(parts.reductions[0]) is not None and not _squares(parts.reductions[0]):
+        return None  # contractions serve it
     size = math.prod(it.extent for it in found.leading) * channel.extent * found.steps * found.row_bytes
     if channel.extent < lanes or (found.once and size <= target.l2_bytes):
         return None
@@ -74,6 +76,11 @@ def columns(func: LoopFunc, target: Target) -> Sketch | None:
     default: Decisions = {"strip": strips[0], "rows": 8}
     choices = {"strip": tuple(sorted(set(strips))), "rows": (1, 2, 4, 8, 16)}
     return Sketch("columns", choices, default, lambda d: _trace(found, int(d["strip"]), int(d["rows"]), target))
+
+
+def _squares(update: Block) -> bool:
+    """Whether all operands of what is summed are the same element."""
+    return len({(r.buffer, r.index) for r in reads(update.value)}) == 1
 
 
 def _channel(block: Block) -> Iter | None:
@@ -90,8 +97,6 @@ def _along(block: Block, extent: int) -> bool:
         return False
     reduced = {it.name for it in block.iters if it.kind == "reduce"}
     for index in (block.write.index, *(r.index for r in reads(block.value))):
-        if not any(channel.name in e.variables() for e in index) and any(e.variables() & reduced for e in index):
-            return False  # an operand of a product
         if any(channel.name in e.variables() for e in index[:-1]):
             return False
         if index and channel.name in index[-1].variables() and index[-1].single_variable() != channel.name:

@@ -155,6 +155,11 @@ SUMS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
     "instance norm": (lambda x: standardised(x, (1, 2)), (2, 6, 9, 40)),
     "instance norm, one pass": (lambda x: flax_like(x, (1, 2)), (2, 6, 9, 40)),
     "norm over channels first": (lambda x: standardised(x, (1,)), (2, 12, 6, 9)),
+    "weighted rows": (lambda x: (x * jnp.linspace(0, 1, 70)[:, None]).sum(0), (70, 100)),
+    "norm of weighted positions": (
+        lambda x: x - (x * jnp.arange(1.0, 55.0)[:, None]).sum(1, keepdims=True) / x.max(1, keepdims=True).clip(1),
+        (2, 54, 40),
+    ),
     "batch norm": (lambda x: standardised(x, (0, 1, 2)), (3, 6, 9, 40)),
     "group norm": (lambda x: group_norm(x, 4), (2, 6, 5, 24)),
 }
@@ -180,3 +185,17 @@ def test_what_is_reduced_and_rescaled(name: str, target: str, rng: np.random.Gen
         agree(interpret(func, flat)[0], wanted[0], False, "interpreter", 1e-3)  # it sums in one long chain
         for what, kernel in kernels(task, TARGETS[target], rng, samples=1):
             agree(run_native(kernel, flat, 2)[0], wanted[0], False, what)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_what_was_cut_is_not_cut_again(name: str) -> None:
+    """Saved functions keep the graph as it was cut, and find their kernels by its regions."""
+    fn, shape = SUMS[name]
+    parts = cut(fn, (shape, "float32"))
+    assert list(partition(parts.graph).tasks) == list(parts.tasks)
+
+
+def test_parts_of_large_sums_are_not_cut_again() -> None:
+    for fn, shape in ((jnp.sum, (4096, 3, 100)), (lambda x: group_norm(x, 32), (2, 64, 64, 64)), (jnp.var, (999_000,))):
+        parts = cut(fn, (shape, "float32"))
+        assert list(partition(parts.graph).tasks) == list(parts.tasks)
