@@ -1,8 +1,9 @@
 """The inverse of merging axes: channels that come in groups become an axis of groups and one of their members.
 
 A grouped convolution reads channel ``o // members * depth + r`` for output channel ``o``. With ``o`` cut into group and
-member that is plain ``[group, r]``: the group is a batch axis, and whatever serves a batched product serves it. Buffers
-keep their row-major order of elements, so parameters need no conversion.
+member that is plain ``[group, r]``: the group is a batch axis, and whatever serves a batched product serves it. Groups
+of a few neighbours in memory stay whole: vectors hold several of them. Buffers keep their row-major order of elements,
+so parameters need no conversion.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from ..ir.loop import (
     reads,
     rewrite,
 )
+
+
+SMALL_GROUP = 16
+"""Smaller groups do not fill a vector."""
 
 
 def expand(func: LoopFunc) -> LoopFunc:
@@ -60,8 +65,14 @@ def _quotients(func: LoopFunc) -> Iterator[tuple[str, str, int]]:
                     and it.kind == "data"
                     and isinstance(atom, FloorDiv)
                     and it.extent % atom.divisor == 0
+                    and not _shares_vectors(block, it.name, atom.divisor)
                 ):
                     yield block.name, it.name, atom.divisor
+
+
+def _shares_vectors(block: Block, iterator: str, part: int) -> bool:
+    """Whether several groups fit into a vector, since their members are written next to each other."""
+    return part < SMALL_GROUP and block.write.index[-1].single_variable() == iterator
 
 
 @dataclass(slots=True)

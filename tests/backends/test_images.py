@@ -126,7 +126,7 @@ def test_convolutions(name, layout, request):
 
     @given(
         window=WINDOWS,
-        groups=st.sampled_from((1, 1, 1, 2, 3)),
+        groups=st.sampled_from((1, 1, 1, 2, 3, 9)),
         depth=st.integers(1, 5),
         features=st.sampled_from((1, 2, 5, 16, 19, 33)),
         batch=st.integers(1, 2),
