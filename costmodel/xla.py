@@ -84,7 +84,8 @@ def _flops(region: Graph, op: Op) -> int:
     if op.opcode == "conv_general_dilated":
         kernel = region.types[op.operands[1]]
         out_features = op.types[0].shape[_feature_axis(op)]
-        return 2 * op.types[0].size * kernel.size // max(out_features, 1)
+        skipped = math.prod(op.params["lhs_dilation"])  # zeros between elements are not multiplied
+        return 2 * op.types[0].size * kernel.size // max(out_features * skipped, 1)
     return 0
 
 
