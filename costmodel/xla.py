@@ -26,6 +26,8 @@ _CONV_S = 30e-6
 _CONV_S_PER_PATCH_ELEMENT = 0.6e-9
 """Copying the input into a matrix of patches, per element of that matrix and thread."""
 _CONV_S_PER_WEIGHT = 0.5e-9
+_TRANSPOSED = 1.12
+"""How much longer transposed convolutions take than others of the same work."""
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
@@ -122,7 +124,8 @@ def _convolution(region: Graph, op: Op, peak: float, threads: int) -> float:
     weights = region.types[op.operands[1]].size
     patches = flops / 2 / max(op.types[0].shape[_feature_axis(op)], 1)
     copying = patches * _CONV_S_PER_PATCH_ELEMENT / threads + weights * _CONV_S_PER_WEIGHT
-    return _CONV_S + flops / peak + copying
+    slower = _TRANSPOSED if max(op.params["lhs_dilation"], default=1) > 1 else 1.0
+    return slower * (_CONV_S + flops / peak + copying)
 
 
 def _moving(size: int, target: Target) -> float:
