@@ -73,7 +73,7 @@ class PlanTable:
         self._memory: list[object] = []
         phases = phases_of(plan)
         stages = [stage for phase in phases for stage in phase.stages]
-        slots = [slot for stage in stages for slot in stage.args]
+        slots = [slot for stage in stages for slot in stage.slots]
         bases = FIRST_ARRAY_BASE + len(plan.inputs) + len(plan.outputs)
         self.participants = min(max_threads, max((phase.chunks for phase in phases), default=1))
         self.bases_offset = CLAIMS_OFFSET + SEPARATION * self.participants
@@ -233,8 +233,10 @@ def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[
     first_buf = 0
     for stage in stages:
         kernel = kernels[stage.kernel]
-        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf))
-        first_buf += len(stage.args)
+        condition = stage.condition
+        tested = (0, 0) if condition is None else (first_buf + len(stage.args) + 1, int(condition.wanted))
+        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf, *tested))
+        first_buf += len(stage.slots)
     return rows
 
 
