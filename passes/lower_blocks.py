@@ -94,8 +94,6 @@ def _dot_general(low: Lowering, op: Op, buffer: Buffer) -> None:
 
 def _convolution(low: Lowering, op: Op, buffer: Buffer) -> None:
     p = op.params
-    if p["batch_group_count"] != 1:
-        raise LoweringError("expected a convolution without batch groups")
     lhs_spec, rhs_spec, out_spec = p["dimension_numbers"]
     left, right = (low.graph.types[v] for v in op.operands)
     windows = windows_of(op, left.shape, right.shape)
@@ -105,7 +103,10 @@ def _convolution(low: Lowering, op: Op, buffer: Buffer) -> None:
     feature = index[out_spec[1]]
     per_group = right.shape[rhs_spec[0]] // p["feature_group_count"]
     channel = feature.floordiv(per_group) * channels + over[-1]
-    at_left = {lhs_spec[0]: index[out_spec[0]], lhs_spec[1]: channel.simplify(low.ranges)}
+    batch_groups = p["batch_group_count"]
+    images = left.shape[lhs_spec[0]] // batch_groups
+    image = feature.floordiv(right.shape[rhs_spec[0]] // batch_groups) * images + index[out_spec[0]]
+    at_left = {lhs_spec[0]: image.simplify(low.ranges), lhs_spec[1]: channel.simplify(low.ranges)}
     at_right = {rhs_spec[0]: feature, rhs_spec[1]: over[-1]}
     padding, skipped = [], []
     for n, window in enumerate(windows):

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..ir.affine import AffineExpr, constant, var
 from ..ir.graph import Graph, GraphBuilder, Op, TensorType
-from ..ir.infer import ELEMENTWISE
-from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, For, Iter, LoopFunc, Read, Stmt, map_expr, seq
+from ..ir.loop import Access, Alloc, Apply, Block, Buffer, Const, Expr, For, Iter, LoopFunc, Read, Stmt, seq
+from .epilogue import Epilogue, without
 from .formulation import Formulation, Part, Value
-from .lower import IDENTITIES, Lowering, LoweringError, Workload, lower
+from .lower import LoweringError, Workload, lower
 from .toom_cook import TAPS, Filtering, filtering, transformed_weights
 
 SIZES = (2, 4)
@@ -111,7 +110,7 @@ def winograd(region: Graph, results: int) -> Formulation | None:
         {"weights": weights},
         "valid",
         functools.partial(_values, site, algorithm),
-        _rest(site),
+        without(site.region, site.conv),
         site.conv.result,
     )
 
@@ -146,13 +145,6 @@ def _grown(site: _Site, weights: np.ndarray, algorithm: Filtering) -> float:
     tiles = algorithm.growth(algorithm.data) ** 2
     sums = tiles * site.image[3] * float(np.abs(weights).max())
     return max(tiles, sums * max(algorithm.growth(algorithm.back) ** 2, 1.0))
-
-
-def _rest(site: _Site) -> Graph:
-    """The region without its convolution, whose result becomes an input."""
-    region, conv = site.region, site.conv
-    inputs = {**region.inputs, conv.result: conv.type}
-    return Graph(inputs, region.constants, tuple(op for op in region.ops if op is not conv), region.outputs)
 
 
 # ---- whether it is valid
@@ -294,7 +286,7 @@ def _output(site: _Site, results: int) -> Part:
     n, y, k, x = names.batch, names.row, names.block * part, var("column")
     sums = Buffer("x0", (algorithm.size**2, batch, rows, columns, features), _F32)
     once = Buffer("once", (results, algorithm.size, part), _F32, "cache")
-    epilogue = _Epilogue(site)
+    epilogue = Epilogue(site.region, site.conv)
 
     def along_rows(number: int, row: Sequence[float]) -> Block:
         at = (n, y, x, var("c") + k)
@@ -320,51 +312,6 @@ def _output(site: _Site, results: int) -> Part:
     output = Buffer("y0", site.shape, epilogue.dtype)
     func = LoopFunc("output", (sums, *epilogue.params, output), 1, names.around(body))
     return Part(func, ("sums", *epilogue.values, site.region.outputs[0]), True)
-
-
-class _Epilogue:
-    """What a region computes from the result of its convolution, element by element."""
-
-    def __init__(self, site: _Site) -> None:
-        region, conv = site.region, site.conv
-        rest = tuple(op for op in region.ops if op is not conv)
-        used = {v for op in rest for v in op.operands}
-        self._conv = conv.result
-        self._output = region.outputs[0]
-        others = [v for v in region.inputs if v in used]
-        arrays = [v for v, c in region.constants.items() if v in used and c.type.size != 1]
-        self.values = (*others, *arrays)
-        self.dtype = region.types[self._output].dtype
-        if any(op.opcode not in ELEMENTWISE | IDENTITIES | {"broadcast_in_dim", "reshape", "squeeze"} for op in rest):
-            raise LoweringError("expected elementwise operations behind the convolution")
-        if region.types[self._output].shape != site.shape:
-            raise LoweringError("expected results of the convolution's shape")
-        self._low = Lowering(_rest(site))
-        self._low.uses = Counter(v for op in rest for v in op.operands)
-        for number, value in enumerate(self.values, 1):
-            type_ = region.types[value]
-            scope = "constant" if value in arrays else "global"
-            self._low.storage[value] = Buffer(f"x{number}", type_.shape, type_.dtype, scope)
-        self._low.storage[self._conv] = Buffer("conv", site.shape, _F32)
-        self.params = tuple(self._low.storage[v] for v in self.values)
-        self._index = self._low.box(site.shape)[1]
-        self._expr = self._low.element(self._output, self._index)
-
-    def value(self, result: Expr, at: Sequence[AffineExpr]) -> Expr:
-        """An element of the region's output from that of the convolution at the same place."""
-        env = {name.single_variable() or "": place for name, place in zip(self._index, at, strict=True)}
-        known: dict[int, Expr] = {}
-
-        def visit(e: Expr) -> Expr:
-            if isinstance(e, Read):
-                if e.buffer == "conv":
-                    return result
-                if id(e) not in known:
-                    known[id(e)] = replace(e, index=tuple(i.substitute(env) for i in e.index))
-                return known[id(e)]
-            return e
-
-        return map_expr(self._expr, visit)
 
 
 # ---- pieces of loops

@@ -181,19 +181,38 @@ def test_a_convolution_that_dilates_one_axis_in_groups():
     check(fn, ints(1, 7, 4, 4), ints(3, 2, 2, 6, seed=1))
 
 
-def test_irregular_and_batch_grouped_convolutions_are_refused():
+@pytest.mark.parametrize("numbers", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "HWNC")])
+@pytest.mark.parametrize(("groups", "images"), [(2, 1), (3, 2), (6, 1)])
+def test_convolutions_of_batch_groups(numbers, groups, images):
+    sizes, weights = {"N": groups * images, "C": 2, "H": 4, "W": 5}, {"O": 6, "I": 2, "H": 3, "W": 2}
+
+    def fn(x, w):
+        return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers, batch_group_count=groups)
+
+    check(fn, ints(*(sizes[a] for a in numbers[0])), ints(*(weights[a] for a in numbers[1]), seed=1))
+
+
+def test_weight_gradients_of_grouped_convolutions():
+    x, g = ints(3, 5, 6, 8), ints(3, 5, 6, 12, seed=1)
+
+    def fn(x, g):
+        def forward(w):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=4)
+
+        return jax.vjp(forward, jnp.zeros((3, 3, 2, 12)))[1](g)[0]
+
+    assert "batch_group_count=4" in str(jax.make_jaxpr(fn)(x, g))
+    check(fn, x, g)
+
+
+def test_irregular_convolutions_are_refused():
     x, w = ints(1, 4, 4, 2), ints(3, 3, 2, 2)
     numbers = ("NHWC", "HWIO", "NHWC")
     dilated = functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, lhs_dilation=(2, 2))
     plain = ((0, 0), (0, 0))
     refused(lambda a, b: dilated(a, b, (2, 2), plain), x, w, match="input dilation")
     refused(lambda a, b: dilated(a, b, (1, 1), plain, rhs_dilation=(2, 2)), x, w, match="input dilation")
-    refused(
-        lambda a, b: lax.conv_general_dilated(a, b, (1, 1), "SAME", dimension_numbers=numbers, batch_group_count=2),
-        ints(2, 4, 4, 2),
-        w,
-        match="batch groups",
-    )
 
 
 def test_a_padded_operand_that_is_computed_gets_memory_first():
