@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
 _CHEAP_CYCLES = 0.5
+_MOST_TRIED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,7 @@ class WorkloadAnatomy:
         multiplies: whether the main Block's value is a product.
         guarded: whether the main Block reads padding.
         accesses: all distinct accesses.
+        taken: share of the main Block's points for which its guard holds, as far as that is cheap to count.
     """
 
     columns: dict[str, int]
@@ -76,6 +79,7 @@ class WorkloadAnatomy:
     multiplies: bool
     guarded: bool
     accesses: tuple[Access, ...]
+    taken: float = 1.0
 
     def column(self, block: str, iterator: str) -> int | None:
         """Number of a Block's iterator; None if there is none of that name."""
@@ -89,7 +93,7 @@ class WorkloadAnatomy:
     @property
     def flops(self) -> float:
         """Floating point operations of the main Block."""
-        return self.box(self.main) * (2.0 if self.multiplies else 1.0)
+        return self.box(self.main) * self.taken * (2.0 if self.multiplies else 1.0)
 
 
 def dissect(func: LoopFunc) -> WorkloadAnatomy:
@@ -125,6 +129,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         update.monoid is not None and isinstance(update.value, Apply) and update.value.op == "mul",
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
+        math.prod(_share(update, condition) for condition in update.guard),
     )
 
 
@@ -147,6 +152,19 @@ def _column(columns: dict[str, int], block: str, iterator: str) -> int:
 
 def _points(block: Block) -> int:
     return math.prod(i.extent for i in block.iters)
+
+
+def _share(block: Block, condition: AffineExpr) -> float:
+    """Share of a box in which a condition holds; 1 if loops take part in it or there are too many points to try."""
+    iters = [i for i in block.iters if i.name in condition.variables()]
+    known = len(iters) == len(condition.variables()) and all(i.lower.is_constant for i in iters)
+    if not known or math.prod(i.extent for i in iters) > _MOST_TRIED:
+        return 1.0
+    spans = [range(i.lower.const, i.lower.const + i.extent) for i in iters]
+    points = list(itertools.product(*spans))
+    names = [i.name for i in iters]
+    held = sum(condition.evaluate(dict(zip(names, point, strict=True))) >= 0 for point in points)
+    return held / max(len(points), 1)
 
 
 def _cycles(block: Block, main: bool) -> float:

@@ -217,7 +217,7 @@ class FeatureExtractor:
                 busy = np.maximum(work / _FMA_PER_CYCLE, (loads * np.sqrt(share) + spilled) / _LOADS_PER_CYCLE)
                 step = np.maximum(busy, _FMA_LATENCY * tile.unroll)
                 times = visits * row_count * count
-                cycles += times * step
+                cycles += times * step * self.work.taken
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
                 entry += times / per_tile * (rows * rest * vectors * stores + _TILE_CYCLES)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
