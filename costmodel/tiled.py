@@ -24,7 +24,10 @@ def predict_tiled(func: LoopFunc, target: Target) -> float:
     lanes = target.vector_bits // 32
     hertz = target.fma_gflops_per_thread * 1e9 / (2 * _PER_CYCLE * lanes)
     cycles = _instructions(func.body) / lanes / _PER_CYCLE
-    return max(cycles / hertz, moved_bytes(func) / _CACHE_BYTES_PER_S) / target.threads
+    moved = moved_bytes(func)
+    cached = moved <= target.l3_bytes // 2
+    rate = _CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9
+    return max(cycles / hertz / target.threads, moved / rate)
 
 
 def _instructions(stmt: Stmt) -> float:

@@ -15,7 +15,7 @@ from ..backends.measure.runner import WorkerRunner
 from ..costmodel.roofline import predict_native
 from ..costmodel.tiled import predict_tiled
 from ..ir import dtypes
-from ..ir.graph import Constant, Graph, numpy_type
+from ..ir.graph import Constant, Graph
 from ..ir.graph_edit import subgraph
 from ..ir.loop import For, LoopFunc, walk
 from ..ir.measure import MeasureData, TimingProtocol
@@ -146,16 +146,17 @@ def apply(parts: Partition, names: Mapping[str, str], kernels: Mapping[str, Kern
     formulated: dict[tuple[int, ...], Formulated] = {}
     fresh = graph.fresh()
     for region, key in parts.regions:
-        formulation = FORMULATIONS[names[key]](subgraph(graph, region.members)) if key in names else None
+        make = FORMULATIONS.get(names.get(key, ""))
+        formulation = make(subgraph(graph, region.members)) if make is not None else None
         if formulation is None:
             continue
         keys = [digest(part.func) for part in formulation.parts]
         if any(k not in kernels for k in keys):
             continue
         numbers: dict[str, int] = {}
-        for name, array in formulation.constants.items():
+        for name, array in formulation.arrays().items():
             numbers[name], fresh = fresh, fresh + 1
-            constants[numbers[name]] = Constant(array, numpy_type(array))
+            constants[numbers[name]] = Constant(array, formulation.constants[name])
         formulated[region.members] = Formulated(formulation, tuple(kernels[k] for k in keys), numbers)
     extended = Graph(graph.inputs, {**graph.constants, **constants}, graph.ops, graph.outputs)
     return replace(parts, graph=extended, formulated=formulated)
@@ -224,7 +225,7 @@ def _part_data(task: Task, formulation: Formulation, reference: Reference) -> tu
     wide = formulation.values({**given, **narrow}, np.float64)
     baseline, exact = _rest(formulation, given, narrow["middle"], wide["middle"])
     error = float(np.max(np.abs(baseline.astype(np.float64) - reference.outputs[output]), initial=0.0))
-    known: dict[Value, np.ndarray] = {**given, **narrow, **formulation.constants}
+    known: dict[Value, np.ndarray] = {**given, **narrow, **formulation.arrays()}
     found = {**wide, output: exact}
     usual = {**narrow, output: baseline}
     return [_measure_data(p, known, found, usual) for p in formulation.parts], error

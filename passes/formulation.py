@@ -43,7 +43,8 @@ class Formulation:
         name: says which, the same in every process.
         parts: in order; the last one writes the region's output.
         temporaries: types of the values between them.
-        constants: arrays computed from the region's constants.
+        constants: types of the arrays that are computed from the region's constants.
+        arrays: computes them, which may take a while.
         valid: the temporary, one boolean, that says whether the guarded parts may run.
         values: computes its values with NumPy from the region's arguments in a given element type: the temporaries,
             and ``middle`` from the last ones of them. What kernels are checked against, and how accurate it is.
@@ -54,7 +55,8 @@ class Formulation:
     name: str
     parts: tuple[Part, ...]
     temporaries: Mapping[str, TensorType]
-    constants: Mapping[str, np.ndarray]
+    constants: Mapping[str, TensorType]
+    arrays: Callable[[], Mapping[str, np.ndarray]]
     valid: str
     values: Callable[[Mapping[Value, np.ndarray], type], dict[str, np.ndarray]]
     rest: Graph

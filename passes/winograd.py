@@ -35,6 +35,8 @@ _LARGEST = 1e30
 """Where no intermediate value exceeds this, nothing overflows."""
 _LIMIT = 1e15
 """Largest element of an image: the same for all, so that equal shapes share kernels."""
+_MOST_BAND = 1 << 19
+"""Most bytes of the rows of an image that a row of tiles is made of: they are to stay in a core's cache."""
 _F32 = "float32"
 
 
@@ -86,8 +88,8 @@ def winograd(region: Graph, results: int) -> Formulation | None:
     algorithm = filtering(results)
     rows, columns = site.tiles(results)
     batch, products = site.shape[0], algorithm.size**2
-    weights = transformed_weights(site.weights, algorithm)
-    if _grown(site, weights, algorithm) * _LIMIT > _LARGEST:
+    weights = TensorType((products, site.image[3], site.shape[3]), _F32)
+    if _grown(site, algorithm) * _LIMIT > _LARGEST or _band_bytes(site, algorithm) > _MOST_BAND:
         return None
     temporaries = {
         "magnitude": TensorType(site.image[:2], _F32),
@@ -108,6 +110,7 @@ def winograd(region: Graph, results: int) -> Formulation | None:
         parts,
         temporaries,
         {"weights": weights},
+        lambda: {"weights": transformed_weights(site.weights, algorithm)},
         "valid",
         functools.partial(_values, site, algorithm),
         without(site.region, site.conv),
@@ -135,15 +138,21 @@ def _site(region: Graph) -> _Site | None:
         return None
     if ordered.shape[2] % _CHANNELS or ordered.shape[3] % _CHANNELS or not np.isfinite(ordered).all():
         return None
-    if region.types[conv.operands[0]].shape[0] == 0 or conv.type.size == 0:
+    if region.types[conv.operands[0]].size == 0 or conv.type.size == 0:
         return None
     return _Site(region, conv, ordered, (padding[0][0], padding[1][0]))
 
 
-def _grown(site: _Site, weights: np.ndarray, algorithm: Filtering) -> float:
+def _band_bytes(site: _Site, algorithm: Filtering) -> int:
+    """Bytes of the rows of a row of tiles, one block of channels of them."""
+    wide = (site.tiles(algorithm.results)[1] - 1) * algorithm.results + algorithm.size
+    return 4 * algorithm.size * wide * _part(site.image[3])
+
+
+def _grown(site: _Site, algorithm: Filtering) -> float:
     """How many times as large as an element of the image an intermediate value can be."""
     tiles = algorithm.growth(algorithm.data) ** 2
-    sums = tiles * site.image[3] * float(np.abs(weights).max())
+    sums = tiles * site.image[3] * algorithm.growth(algorithm.filter) ** 2 * float(np.abs(site.weights).max())
     return max(tiles, sums * max(algorithm.growth(algorithm.back) ** 2, 1.0))
 
 
@@ -164,12 +173,13 @@ def _valid(site: _Site) -> Workload:
     return lower(builder.build([builder.add1("reduce_and", builder.add1("le", rows, limit), axes=(0, 1))]), "valid")
 
 
-def _product(tiles: TensorType, weights: np.ndarray) -> Workload:
+def _product(tiles: TensorType, weights: TensorType) -> Workload:
     """Channels summed, one matrix product for each element of a transformed tile."""
     builder = GraphBuilder()
+    right = builder.constant(np.broadcast_to(np.float32(0), weights.shape), weights)
     left = builder.input(TensorType((tiles.shape[0], math.prod(tiles.shape[1:4]), tiles.shape[4]), _F32))
     params = {"dimension_numbers": (((2,), (1,)), ((0,), (0,))), "precision": None, "preferred_element_type": None}
-    return lower(builder.build([builder.add1("dot_general", left, builder.constant(weights), **params)]), "product")
+    return lower(builder.build([builder.add1("dot_general", left, right, **params)]), "product")
 
 
 # ---- its values, by NumPy

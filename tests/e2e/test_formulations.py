@@ -11,6 +11,11 @@ from jax import lax
 import tilewright
 from tilewright.driver import formulations, pipeline
 from tilewright.driver.gate import OutputError
+from tilewright.driver.pipeline import host
+from tilewright.driver.planning import partition
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
 
 
 @pytest.fixture
@@ -74,6 +79,14 @@ def test_special_values_do_not_spread(eager, special):
 def test_times_are_measured_where_that_is_allowed(eager):
     compiled = tilewright.compile(block, effort=1, budget=2, database=":memory:")
     assert_close(compiled(image()), jax.jit(block)(image()))
+
+
+def test_names_that_nobody_knows_are_left_out():
+    graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(block)(image())))
+    parts = partition(graph)
+    assert formulations.part_kernels(parts.tasks, dict.fromkeys(parts.tasks, "other"), {}, host()) == {}
+    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "other"), {}).formulated == {}
+    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "winograd2"), {}).formulated == {}
 
 
 def test_a_formulation_has_to_be_accurate(eager, monkeypatch):

@@ -56,7 +56,7 @@ def run_parts(region: Graph, found: Formulation, args, run) -> np.ndarray:
     """All kernels one after the other; ``run`` executes one."""
     known: dict[Value, np.ndarray] = dict(zip(region.inputs, args, strict=True))
     known |= {v: np.asarray(c.value) for v, c in region.constants.items()}
-    known |= found.constants
+    known |= found.arrays()
     for part in found.parts:
         verify(part.func)
         *names, output = part.args
@@ -124,7 +124,7 @@ def test_values_by_numpy_are_those_of_the_kernels(results):
     values = found.values({value: x}, np.float64)
     for part in found.parts[:-1]:
         *names, output = part.args
-        given = {**values, value: x, **found.constants}
+        given = {**values, value: x, **found.arrays()}
         got = interpreted(part.func, [np.asarray(given[n], np.float32) for n in names])
         np.testing.assert_allclose(got.reshape(np.shape(values[output])), values[output], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(values["middle"], conv(x, w), rtol=0, atol=1e-4)
@@ -162,6 +162,8 @@ def test_refusals():
         "infinite weights": (lambda x: conv(x, infinite), x),
         "weights that overflow": (lambda x: conv(x, w * np.float32(1e20)), x),
         "fewer results than a tile has": (lambda x: conv(x, w), image(1, 3, 8, 16)),
+        "rows too wide for a cache": (lambda x: conv(x, w), image(1, 4, 3000, 16)),
+        "an empty image": (lambda x: conv(x, w, ((4, 4), (4, 4))), image(1, 0, 8, 16)),
         "nothing to compute": (lambda x: conv(x, w), image(0, 8, 8, 16)),
         "something else behind it": (lambda x: jnp.sum(conv(x, w), -1), x),
         "no convolution": (lambda x: x + 1, x),
