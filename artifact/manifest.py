@@ -15,7 +15,7 @@ from ..ir import dtypes
 from ..ir.graph import GraphError, TensorType
 from ..ir.graph_text import parse_type
 from ..ir.loop import Buffer, Pack, Scope
-from ..ir.plan import Slot, SlotKind
+from ..ir.plan import Condition, Slot, SlotKind
 from .errors import ArtifactError
 
 SCHEMA = 1
@@ -171,18 +171,28 @@ class KernelEntry(_Model):
 
 
 class StageEntry(_Model):
-    """One kernel call of a plan; see `ir.plan.Stage`."""
+    """One kernel call of a plan; see `ir.plan.Stage`. ``condition`` is the slot of its condition, if it has one."""
 
     kernel: Symbol
     args: tuple[SlotText, ...]
     extent: Count
     chunks: Count
+    condition: SlotText | None = None
+    wanted: bool = True
 
     def slots(self) -> tuple[Slot, ...]:
         """The arguments."""
-        pairs = (text.split(":") for text in self.args)
-        kinds: dict[str, SlotKind] = {"input": "input", "output": "output", "constant": "constant", "arena": "arena"}
-        return tuple(Slot(kinds[kind], int(index)) for kind, index in pairs)
+        return tuple(map(_slot, self.args))
+
+    def when(self) -> Condition | None:
+        """The condition."""
+        return None if self.condition is None else Condition(_slot(self.condition), self.wanted)
+
+
+def _slot(text: str) -> Slot:
+    kinds: dict[str, SlotKind] = {"input": "input", "output": "output", "constant": "constant", "arena": "arena"}
+    kind, index = text.split(":")
+    return Slot(kinds[kind], int(index))
 
 
 class NativeCall(_Model):

@@ -130,13 +130,19 @@ def _describe_call(graph: Graph, native: NativePlan) -> NativeCall:
         stages=tuple(
             StageEntry(
                 kernel=stage.kernel,
-                args=tuple(f"{slot.kind}:{slot.index}" for slot in stage.args),
+                args=tuple(map(_slot_text, stage.args)),
                 extent=stage.extent,
                 chunks=stage.chunks,
+                condition=None if stage.condition is None else _slot_text(stage.condition.slot),
+                wanted=stage.condition is None or stage.condition.wanted,
             )
             for stage in plan.stages
         ),
     )
+
+
+def _slot_text(slot: Slot) -> str:
+    return f"{slot.kind}:{slot.index}"
 
 
 # ---- from a file
@@ -202,7 +208,7 @@ def _kernel(archive: Archive, symbol: str, entry: KernelEntry) -> Kernel:
 
 
 def _plan(call: NativeCall, kernels: Mapping[str, Kernel], constants: Mapping[str, np.ndarray]) -> ExecPlan:
-    stages = tuple(Stage(s.kernel, s.slots(), s.extent, s.chunks) for s in call.stages)
+    stages = tuple(Stage(s.kernel, s.slots(), s.extent, s.chunks, s.when()) for s in call.stages)
     packed = tuple(
         _packed(constants[digest], Slot("constant", number), stages, kernels)
         for number, digest in enumerate(call.constants)

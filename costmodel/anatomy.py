@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ _BFLOAT16_ROUNDING = 2.0
 _CONSTANT_DIVISION = 6.0
 _INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
 """Cycles per vector of a division of integers, by their bytes: in floats, the widest ones one after the other."""
+_MOST_TRIED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +92,7 @@ class WorkloadAnatomy:
         guarded: whether the main Block reads padding.
         accesses: all distinct accesses.
         element_bytes: bytes of the widest element type, which decides how many lanes vectors have.
+        taken: share of the main Block's points for which its guard holds, as far as that is cheap to count.
     """
 
     columns: dict[str, int]
@@ -107,6 +110,7 @@ class WorkloadAnatomy:
     guarded: bool
     accesses: tuple[Access, ...]
     element_bytes: int
+    taken: float = 1.0
 
     def column(self, block: str, iterator: str) -> int | None:
         """Number of a Block's iterator; None if there is none of that name."""
@@ -120,7 +124,7 @@ class WorkloadAnatomy:
     @property
     def flops(self) -> float:
         """Floating point operations of the main Block."""
-        return self.box(self.main) * (2.0 if self.multiplies else 1.0)
+        return self.box(self.main) * self.taken * (2.0 if self.multiplies else 1.0)
 
 
 def dissect(func: LoopFunc) -> WorkloadAnatomy:
@@ -160,6 +164,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
         widest(func),
+        math.prod(_holds(update, condition) for condition in update.guard),
     )
 
 
@@ -186,6 +191,19 @@ def _column(columns: dict[str, int], block: str, iterator: str) -> int:
 
 def _points(block: Block) -> int:
     return math.prod(i.extent for i in block.iters)
+
+
+def _holds(block: Block, condition: AffineExpr) -> float:
+    """Share of a box in which a condition holds; 1 if loops take part in it or there are too many points to try."""
+    iters = [i for i in block.iters if i.name in condition.variables()]
+    known = len(iters) == len(condition.variables()) and all(i.lower.is_constant for i in iters)
+    if not known or math.prod(i.extent for i in iters) > _MOST_TRIED:
+        return 1.0
+    spans = [range(i.lower.const, i.lower.const + i.extent) for i in iters]
+    points = list(itertools.product(*spans))
+    names = [i.name for i in iters]
+    held = sum(condition.evaluate(dict(zip(names, point, strict=True))) >= 0 for point in points)
+    return held / max(len(points), 1)
 
 
 def _cycles(block: Block, main: bool) -> float:

@@ -17,7 +17,7 @@ from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
-FEATURE_VERSION = 3
+FEATURE_VERSION = 4
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -229,7 +229,7 @@ class FeatureExtractor:
                 busy = np.maximum(work / _FMA_PER_CYCLE, (loads * np.sqrt(share) + spilled) / _LOADS_PER_CYCLE)
                 step = np.maximum(busy, _FMA_LATENCY * tile.unroll)
                 times = visits * row_count * count
-                cycles += times * step
+                cycles += times * step * self.work.taken
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
                 entry += times / per_tile * (rows * rest * vectors * stores + around)
         ragged = (nests.lanes > 1) & (vector_tail > 0)

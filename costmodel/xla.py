@@ -33,6 +33,8 @@ _CONV_SHARE = 0.5
 _CONV_S_PER_PATCH_ELEMENT = 0.2e-9
 """Copying the input into a matrix of patches, per element of that matrix and thread."""
 _CONV_S_PER_WEIGHT = 0.5e-9
+_PHASES = 1.12
+"""How much longer transposed convolutions take than others of the same work."""
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
@@ -113,7 +115,8 @@ def _flops(region: Graph, op: Op) -> int:
     if op.opcode == "conv_general_dilated":
         kernel = region.types[op.operands[1]]
         out_features = op.types[0].shape[_feature_axis(op)]
-        return 2 * op.types[0].size * kernel.size // max(out_features, 1)
+        skipped = math.prod(op.params["lhs_dilation"])  # zeros between elements are not multiplied
+        return 2 * op.types[0].size * kernel.size // max(out_features * skipped, 1)
     return 0
 
 
@@ -173,7 +176,8 @@ def _convolution(region: Graph, op: Op, peak: float, threads: int) -> float:
     weights = region.types[op.operands[1]].size
     patches = flops / 2 / max(op.types[0].shape[_feature_axis(op)], 1)
     copying = patches * _CONV_S_PER_PATCH_ELEMENT / threads + weights * _CONV_S_PER_WEIGHT
-    return _CONV_S + flops / (peak * _CONV_SHARE) + copying
+    slower = _PHASES if max(op.params["lhs_dilation"], default=1) > 1 else 1.0
+    return slower * (_CONV_S + flops / (peak * _CONV_SHARE) + copying)
 
 
 def _moving(size: int, target: Target) -> float:

@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backends.llvm.kernel import Kernel
@@ -29,10 +29,12 @@ from ..ir.text import print_ir
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from ..search.predict import predicted_choices
 from ..search.tune import TuneResult
 from .baselines import region_seconds, rest_seconds
+from .formulations import Alternative, Checks, apply, choose, part_kernels
 from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
@@ -87,6 +89,7 @@ class Outcome:
         reason: why the original runs, or empty.
         parts: the graph as it was cut, if it came that far.
         choices: schedules by task key.
+        formulations: by task key, for tasks that another formulation computes.
         natives: the native calls.
         accuracy: errors of the outputs, where they were checked.
         comparison: the deciding comparison with `jax.jit`, where there was one.
@@ -102,6 +105,7 @@ class Outcome:
     reason: str = ""
     parts: Partition | None = None
     choices: dict[str, Choice] = field(default_factory=dict)
+    formulations: dict[str, Alternative] = field(default_factory=dict)
     natives: list[NativePlan] = field(default_factory=list)
     accuracy: list[OutputError] = field(default_factory=list)
     comparison: Comparison | None = None
@@ -157,7 +161,8 @@ class Driver:
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
-        self._assemble(parts)
+        outcome.formulations = self._timed("formulations", lambda: self._alternatives(parts, measuring))
+        self._assemble(self._formulated(parts))
         if examples is not None and not any(op.effects for op in graph.ops):
             native = outcome.graph
             assert native is not None
@@ -219,11 +224,14 @@ class Driver:
         wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in parts.tasks.items() if k in verdict.traces]
         built = build_all(wanted, self.target)
         self.outcome.choices = {k: Choice(t, b) for (k, t), b in built.items() if not isinstance(b, Exception)}
-        self._assemble(parts)
+        kernels = part_kernels(parts.tasks, verdict.formulations, verdict.traces, self.target)
+        self.outcome.parts = apply(parts, verdict.formulations, kernels)
+        self._assemble(self.outcome.parts)
         if plans_digest(self.outcome.natives) == verdict.verified:
             self.outcome.recalled = verdict
             return True
         self._original("")
+        self.outcome.parts = parts
         return False
 
     def _remember(self, key: str) -> None:
@@ -231,11 +239,21 @@ class Driver:
         ratio = outcome.comparison.speedup if outcome.comparison is not None else None
         native = outcome.graph is not None
         traces = {k: c.trace for k, c in outcome.choices.items()} if native else {}
+        chosen = outcome.formulations if native else {}
+        traces |= {k: c.trace for a in chosen.values() for k, c in a.parts.items()}
         verified = plans_digest(outcome.natives) if native else ""
         budget = search_budget(self.options)
         if outcome.search is not None and outcome.search.stopped == "interrupted":
             budget = SearchBudget(seconds=outcome.search.elapsed_s)
-        verdict = Verdict("native" if native else "xla", self.options.effort, budget, traces, ratio, verified)
+        verdict = Verdict(
+            "native" if native else "xla",
+            self.options.effort,
+            budget,
+            traces,
+            ratio,
+            verified,
+            {k: a.name for k, a in chosen.items()},
+        )
         store_verdict(self.database, key, self.target, verdict)
 
     # ---- traces and kernels
@@ -256,6 +274,31 @@ class Driver:
             choices = self._worthwhile(parts, choices)
         failed = self._check([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
+
+    def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
+        """Formulations that are to replace the kernels of tasks."""
+        found = self.outcome
+        tasks = [t for t in parts.tasks.values() if t.key in found.choices]
+        timed = {t.key: found.latencies[t.key] for t in tasks if t.key in found.latencies}
+        own = {
+            t.key: float(predict_native(t.workload.func, [found.choices[t.key].trace], self.target)[0]) for t in tasks
+        }
+        timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
+        tasks = [t for t in tasks if not measuring or t.key in timed]
+        checks = Checks(self.target, shared_runner, self.options.seed, timing, measuring)
+        chosen = choose(tasks, own | timed, checks)
+        if measuring:
+            found.latencies |= {key: a.seconds for key, a in chosen.items()}
+        return chosen
+
+    def _formulated(self, parts: Partition) -> Partition:
+        """The partition with the formulations that were chosen."""
+        found = self.outcome.formulations
+        if not found:
+            return parts
+        kernels = {key: choice.kernel for a in found.values() for key, choice in a.parts.items()}
+        self.outcome.parts = apply(parts, {key: a.name for key, a in found.items()}, kernels)
+        return self.outcome.parts
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
@@ -363,6 +406,10 @@ class Driver:
         outcome = self.outcome
         ours, baseline = runnable(native), runnable(original)
         outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+        if outcome.formulations and not all(e.holds for e in outcome.accuracy):
+            native = self._without_formulations()
+            ours = runnable(native)
+            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
         if self._inaccurate() or self.options.effort == 0:
             return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
@@ -377,6 +424,16 @@ class Driver:
         if outcome.comparison.lower_bound <= 1.0:
             speedup, least = outcome.comparison.speedup, outcome.comparison.lower_bound
             self._original(f"not surely faster than jax.jit ({speedup:.2f}x, at least {least:.2f}x)")
+
+    def _without_formulations(self) -> Graph:
+        """The program with every region's own kernel."""
+        outcome = self.outcome
+        assert outcome.parts is not None
+        outcome.formulations = {}
+        outcome.parts = replace(outcome.parts, formulated={})
+        self._assemble(outcome.parts)
+        assert outcome.graph is not None
+        return outcome.graph
 
     def _inaccurate(self) -> bool:
         if all(e.holds for e in self.outcome.accuracy):

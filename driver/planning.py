@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from ..backends.xla import PLAN
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
 from ..ir.loop import Buffer
-from ..ir.plan import ExecPlan, Slot, Stage
+from ..ir.plan import Condition, ExecPlan, Slot, Stage
 from ..ir.target import Target
 from ..ir.text import digest
+from ..passes.formulation import Formulation, Value
 from ..passes.fusion import Region, group, sink_views
 from ..passes.lower import LoweringError, Workload, lower
 from ..passes.memory import Lifetime, assign_offsets
@@ -56,6 +57,21 @@ class Choice:
     kernel: Kernel
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Formulated:
+    """A region that is computed by a formulation.
+
+    Args:
+        formulation: of this very region.
+        kernels: of its parts.
+        constants: the graph's constants that hold its own, by their names.
+    """
+
+    formulation: Formulation
+    kernels: tuple[Kernel, ...]
+    constants: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """A graph cut into regions.
@@ -65,12 +81,14 @@ class Partition:
         regions: regions that kernels could compute, with the key of their task (empty for aliases).
         workloads: the workload of each region that has a task, by the region's members.
         tasks: distinct workloads by key.
+        formulated: regions that are computed by a formulation where that is valid, by their members.
     """
 
     graph: Graph
     regions: tuple[tuple[Region, str], ...]
     workloads: Mapping[tuple[int, ...], Workload]
     tasks: Mapping[str, Task]
+    formulated: Mapping[tuple[int, ...], Formulated] = field(default_factory=dict)
 
 
 def partition(graph: Graph) -> Partition:
@@ -167,12 +185,28 @@ def assemble(parts: Partition, choices: Mapping[str, Choice], target: Target) ->
     return graph, natives
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A kernel with what it is called with, and the boolean that decides whether it runs."""
+
+    kernel: Kernel
+    args: tuple[tuple[str, int], ...]
+    condition: tuple[int, bool] | None = None
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The values it touches."""
+        tested = () if self.condition is None else (self.condition[0],)
+        return (*(value for kind, value in self.args if kind == "value"), *tested)
+
+
 @dataclass(slots=True)
 class _PlanBuilder:
     parts: Partition
     choices: Mapping[tuple[int, ...], Choice]
     target: Target
     packed: dict[tuple[int, Buffer], np.ndarray] = field(default_factory=dict)
+    temporaries: dict[int, int] = field(default_factory=dict)
 
     def call(self, segment: Segment) -> tuple[list[Op], NativePlan]:
         """The native call of a segment, and the reshapes of its results that are read outside."""
@@ -182,17 +216,17 @@ class _PlanBuilder:
         outputs = tuple(dict.fromkeys(roots.get(v, v) for v in graph.outputs))
         slots = _Slots(whole, tuple(graph.inputs), outputs, roots)
         constants: list[tuple[int, np.ndarray]] = []
-        stages = [self._arguments(r, constants) for r in segment.regions if r.kind != "alias"]
-        arena, offsets = slots.arena(stages)
+        stages = [c for r in segment.regions if r.kind != "alias" for c in self._calls(r, constants)]
+        arena, offsets = slots.arena(stages, self.temporaries)
         types = tuple(whole.types[v] for v in outputs)
         plan = ExecPlan(
             tuple(graph.inputs.values()),
             types,
             tuple(array for _, array in constants),
             arena,
-            tuple(self._stage(kernel, [slots.slot(a, offsets) for a in args]) for kernel, args in stages),
+            tuple(self._stage(call, slots, offsets) for call in stages),
         )
-        kernels = {kernel.symbol: kernel for kernel, _ in stages}
+        kernels = {call.kernel.symbol: call.kernel for call in stages}
         native = NativePlan(plan, kernels, tuple(value for value, _ in constants))
         reshaped = [
             Op("reshape", (roots[v],), (v,), (whole.types[v],), {"new_sizes": whole.types[v].shape})
@@ -201,16 +235,38 @@ class _PlanBuilder:
         ]
         return [Op(PLAN, tuple(graph.inputs), outputs, types, {}, native), *reshaped], native
 
-    def _arguments(
-        self, region: Region, constants: list[tuple[int, np.ndarray]]
-    ) -> tuple[Kernel, list[tuple[str, int]]]:
-        """A region's kernel and what it is called with."""
+    def _calls(self, region: Region, constants: list[tuple[int, np.ndarray]]) -> list[_Call]:
+        """A region's kernels: its own, or those of its formulation and its own where that is not valid."""
+        own = self._own_call(region, constants)
+        formulated = self.parts.formulated.get(region.members)
+        if formulated is None:
+            return [own]
+        formulation = formulated.formulation
+        numbers: dict[Value, int] = {}
+        for name, type_ in formulation.temporaries.items():
+            numbers[name] = -1 - len(self.temporaries)
+            self.temporaries[numbers[name]] = type_.nbytes
+        valid = numbers[formulation.valid]
+        calls: list[_Call] = []
+        for part, kernel in zip(formulation.parts, formulated.kernels, strict=True):
+            args: list[tuple[str, int]] = []
+            for name, buffer in zip(part.args, kernel.params, strict=True):
+                value = formulated.constants[name] if isinstance(name, str) and name not in numbers else name
+                if isinstance(value, int) and value in self.parts.graph.constants:
+                    args.append(("constant", self._constant(value, buffer, constants)))
+                else:
+                    args.append(("value", numbers[value] if isinstance(value, str) else value))
+            calls.append(_Call(kernel, tuple(args), (valid, True) if part.guarded else None))
+        return [*calls, replace(own, condition=(valid, False))]
+
+    def _own_call(self, region: Region, constants: list[tuple[int, np.ndarray]]) -> _Call:
+        """A region's own kernel and what it is called with."""
         kernel, workload = self.choices[region.members].kernel, self.parts.workloads[region.members]
         args = [("value", v) for v in workload.inputs]
         buffers = kernel.params[len(args) : len(args) + len(workload.constants)]
         for value, buffer in zip(workload.constants, buffers, strict=True):
             args.append(("constant", self._constant(value, buffer, constants)))
-        return kernel, [*args, *(("value", v) for v in workload.outputs)]
+        return _Call(kernel, (*args, *(("value", v) for v in workload.outputs)))
 
     def _constant(self, value: int, buffer: Buffer, constants: list[tuple[int, np.ndarray]]) -> int:
         """Number of a packed constant; regions that read one alike share it."""
@@ -223,9 +279,15 @@ class _PlanBuilder:
         constants.append((value, self.packed[key]))
         return len(constants) - 1
 
-    def _stage(self, kernel: Kernel, args: list[Slot]) -> Stage:
+    def _stage(self, call: _Call, slots: _Slots, offsets: Mapping[int, int]) -> Stage:
+        kernel = call.kernel
         chunks = max(chunk_count(kernel.extent, self.target.threads), 1)
-        return Stage(kernel.symbol, tuple(args), kernel.extent, chunks)
+        condition = None
+        if call.condition is not None:
+            value, wanted = call.condition
+            condition = Condition(slots.slot(("value", value), offsets), wanted)
+        args = tuple(slots.slot(a, offsets) for a in call.args)
+        return Stage(kernel.symbol, args, kernel.extent, chunks, condition)
 
 
 def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
@@ -254,17 +316,17 @@ class _Slots:
             return Slot("input", self.inputs.index(value))
         return Slot("output", self.outputs.index(value)) if value in self.outputs else None
 
-    def arena(self, stages: Sequence[tuple[Kernel, list[tuple[str, int]]]]) -> tuple[int, dict[int, int]]:
-        """The arena's size and the offset of each intermediate."""
+    def arena(self, stages: Sequence[_Call], temporaries: Mapping[int, int]) -> tuple[int, dict[int, int]]:
+        """The arena's size and the offset of each intermediate; bytes of those that are no values of the graph."""
         lives: dict[int, Lifetime] = {}
-        for number, (_, args) in enumerate(stages):
-            for kind, value in args:
-                if kind != "value" or self._home(value) is not None:
+        for number, call in enumerate(stages):
+            for value in call.values:
+                if self._home(value) is not None:
                     continue
                 value = self.roots.get(value, value)
-                type_ = self.graph.types[value]
+                size = temporaries[value] if value in temporaries else self.graph.types[value].nbytes
                 known = lives.get(value)
-                lives[value] = Lifetime(type_.nbytes, known.first if known else number, number)
+                lives[value] = Lifetime(size, known.first if known else number, number)
         offsets, size = assign_offsets(lives)
         return size, offsets
 

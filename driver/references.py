@@ -64,9 +64,9 @@ def references(regions: Sequence[Graph], seed: int) -> list[Reference]:
     arguments = [_arguments(region, rng) for region in regions]
     operands = [[a[v] for v in graph.inputs] for graph, a in zip(opened, arguments, strict=True)]
     with jax.enable_x64(any(_has_64_bits(g) for g in opened)):
-        baseline = _run(opened, operands)
+        baseline = run_graphs(opened, operands)
     with jax.enable_x64(True):
-        exact = _run([promote(g) for g in opened], operands)
+        exact = run_graphs([promote(g) for g in opened], operands)
     return [_reference(*item) for item in zip(regions, arguments, exact, baseline, strict=True)]
 
 
@@ -105,7 +105,13 @@ def random_array(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -
     return rng.standard_normal(shape, np.float32).astype(dtypes.to_numpy(dtype))
 
 
-def _run(graphs: Sequence[Graph], operands: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+def run_graphs(graphs: Sequence[Graph], operands: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Results of graphs, all compiled by XLA as one program.
+
+    Args:
+        graphs: the graphs.
+        operands: arguments of each.
+    """
     functions = [jaxpr_as_fun(emit(g)) for g in graphs]
 
     def run(all_operands: list[list[jax.Array]]) -> list[list[jax.Array]]:

@@ -156,8 +156,15 @@ def _row(task: Task, outcome: Outcome, total: float, limits: Target | None) -> R
         xla_s=outcome.baseline_s.get(task.key),
         roofline_s=None if limits is None else bound_seconds(task.workload.func, limits),
         share=None if took is None or not total else task.count * took / total,
-        schedule=" ".join(map(str, choice.trace)) if choice else "-",
+        schedule=_schedule(task, outcome) if choice else "-",
     )
+
+
+def _schedule(task: Task, outcome: Outcome) -> str:
+    own = " ".join(map(str, outcome.choices[task.key].trace))
+    formulated = outcome.formulations.get(task.key)
+    name = formulated.name if formulated else outcome.recalled.formulations.get(task.key) if outcome.recalled else None
+    return f"{name}, and where that is not valid {own}" if name else own
 
 
 def _holds(region: Graph) -> str:

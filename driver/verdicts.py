@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -51,6 +51,7 @@ class _Partition(BaseModel):
     seconds: float | None = None
     trials: int | None = None
     traces: dict[str, str]
+    formulations: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Verdict:
         traces: by task key.
         ratio: time of `jax.jit` divided by ours, if it was timed.
         verified: digest of the native calls that were checked.
+        formulations: names of formulations, by task key; the traces of their kernels are among ``traces``.
     """
 
     chosen: Literal["native", "xla"]
@@ -72,6 +74,7 @@ class Verdict:
     traces: Mapping[str, Trace]
     ratio: float | None
     verified: str
+    formulations: Mapping[str, str] = field(default_factory=dict)
 
     def covers(self, effort: int, budget: SearchBudget) -> bool:
         """Whether it was reached with at least this effort and these limits, where both had a limit of the kind."""
@@ -94,14 +97,22 @@ def load_verdict(database: Database, key: str, target: Target) -> Verdict | None
     except (ValidationError, ScheduleError):
         return None
     budget = SearchBudget(partition.seconds, partition.trials)
-    return Verdict(record.chosen, partition.effort, budget, traces, record.ratio, record.verified_digest)
+    return Verdict(
+        record.chosen, partition.effort, budget, traces, record.ratio, record.verified_digest, partition.formulations
+    )
 
 
 def store_verdict(database: Database, key: str, target: Target, verdict: Verdict) -> None:
     """Keep a verdict for other processes."""
     traces = {k: trace_to_json(t) for k, t in sorted(verdict.traces.items())}
     limits = verdict.budget
-    partition = _Partition(effort=verdict.effort, seconds=limits.seconds, trials=limits.trials, traces=traces)
+    partition = _Partition(
+        effort=verdict.effort,
+        seconds=limits.seconds,
+        trials=limits.trials,
+        traces=traces,
+        formulations=dict(verdict.formulations),
+    )
     database.add(
         PlanRecord(
             target=target.fingerprint,

@@ -48,6 +48,19 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What decides at run time whether a stage runs: a boolean that an earlier stage has written.
+
+    Args:
+        slot: where the boolean lives, in the arena.
+        wanted: the value with which the stage runs.
+    """
+
+    slot: Slot
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One kernel call.
 
@@ -56,12 +69,19 @@ class Stage:
         args: one slot per parameter of the kernel, outputs last.
         extent: trip count of the kernel's parallel range; a stage with extent 0 does nothing.
         chunks: into how many parts the range is cut; 1 runs the stage on one thread.
+        condition: when it runs; None for always.
     """
 
     kernel: str
     args: tuple[Slot, ...]
     extent: int
     chunks: int
+    condition: Condition | None = None
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The arguments, and the condition's boolean behind them."""
+        return self.args if self.condition is None else (*self.args, self.condition.slot)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +151,13 @@ def _verify_stage(plan: ExecPlan, number: int, stage: Stage) -> None:
         raise PlanError(f"{where}: a range of {stage.extent} can't be cut into {stage.chunks} chunks")
     for position, slot in enumerate(stage.args):
         _verify_slot(plan, f"{where}, argument {position}", slot)
+    if stage.condition is not None:
+        slot = stage.condition.slot
+        if slot.kind != "arena" or slot.index >= plan.arena_bytes:
+            raise PlanError(f"{where}: expected a condition inside the arena, found {slot.kind} {slot.index}")
+        if not any(slot in earlier.args for earlier in plan.stages[:number] if earlier.condition is None):
+            raise PlanError(f"{where}: no earlier stage that surely runs has its condition, {slot.kind} {slot.index}")
+        _verify_slot(plan, f"{where}, condition", slot)
 
 
 def _verify_slot(plan: ExecPlan, where: str, slot: Slot) -> None:
@@ -167,4 +194,6 @@ def _type_text(types: tuple[TensorType, ...]) -> str:
 
 def _stage_text(stage: Stage) -> str:
     slots = " ".join(f"{slot.kind}:{slot.index}" for slot in stage.args)
-    return f"stage {stage.kernel} {stage.extent}/{stage.chunks} {slots}"
+    condition = stage.condition
+    when = "" if condition is None else f" if {condition.slot.kind}:{condition.slot.index} is {condition.wanted}"
+    return f"stage {stage.kernel} {stage.extent}/{stage.chunks} {slots}{when}"

@@ -1,8 +1,10 @@
 """The inverse of merging axes: channels that come in groups become an axis of groups and one of their members.
 
 A grouped convolution reads channel ``o // members * depth + r`` for output channel ``o``. With ``o`` cut into group and
-member that is plain ``[group, r]``: the group is a batch axis, and whatever serves a batched product serves it. Buffers
-keep their row-major order of elements, so parameters need no conversion.
+member that is plain ``[group, r]``: the group is a batch axis, and whatever serves a batched product serves it. Groups
+of a few neighbours in memory stay whole: vectors hold several of them. In the same way the results of a transposed
+convolution become phases: result ``s*q + p`` of one that dilates by ``s`` reads taps that depend on ``p`` alone, and
+elements around ``q``. Buffers keep their row-major order of elements, so parameters need no conversion.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..ir.affine import AffineExpr, FloorDiv, var
+from ..ir.affine import AffineExpr, FloorDiv, Mod, var
 from ..ir.loop import (
     Access,
     Alloc,
@@ -30,6 +32,9 @@ from ..ir.loop import (
     reads,
     rewrite,
 )
+
+SMALL_GROUP = 16
+"""Smaller groups do not fill a vector."""
 
 
 def expand(func: LoopFunc) -> LoopFunc:
@@ -53,15 +58,23 @@ def _quotients(func: LoopFunc) -> Iterator[tuple[str, str, int]]:
             continue
         for expr in (e for r in reads(block.value) for e in r.index):
             for atom, _ in expr.terms:
-                name = atom.operand.single_variable() if isinstance(atom, FloorDiv) else None
+                inner = atom.operand - atom.operand.const if isinstance(atom, FloorDiv) else None
+                name = inner.single_variable() if inner is not None else None
                 it = block.iterator(name) if name else None
                 if (
                     it is not None
                     and it.kind == "data"
                     and isinstance(atom, FloorDiv)
                     and it.extent % atom.divisor == 0
+                    and it.extent > atom.divisor
+                    and not _shares_vectors(block, it.name, atom.divisor)
                 ):
                     yield block.name, it.name, atom.divisor
+
+
+def _shares_vectors(block: Block, iterator: str, part: int) -> bool:
+    """Whether several groups fit into a vector, since their members are written next to each other."""
+    return part < SMALL_GROUP and block.write.index[-1].single_variable() == iterator
 
 
 @dataclass(slots=True)
@@ -111,10 +124,19 @@ def _entail(block: Block, cuts: _Cuts, found: dict[str, Buffer]) -> bool:
         for axis, expr in enumerate(index):
             if iterator not in expr.variables():
                 continue
+            if _by_phase(expr, iterator, part):
+                continue
             step = part if expr.single_variable() else _group_step(expr, iterator, part)
             if step is None or (step > 1 and not cuts.axis(name, axis, step)):
                 return False
     return True
+
+
+def _by_phase(expr: AffineExpr, iterator: str, part: int) -> bool:
+    """Whether an index depends on an iterator through shifted quotients and remainders by ``part`` alone."""
+    atoms = [atom for atom, _ in expr.terms if not isinstance(atom, str) and iterator in atom.operand.variables()]
+    shifted = any(isinstance(a, Mod) or a.operand.const for a in atoms)
+    return shifted and not expr.coefficient(iterator) and all(a.divisor == part for a in atoms)
 
 
 def _group_step(expr: AffineExpr, iterator: str, part: int) -> int | None:

@@ -344,13 +344,21 @@ class Lowering:
     # ---- Blocks
 
     def reduction(
-        self, op: Op, buffer: Buffer, monoid: str, write: tuple[AffineExpr, ...], iters: tuple[Iter, ...], value: Expr
+        self,
+        op: Op,
+        buffer: Buffer,
+        monoid: str,
+        write: tuple[AffineExpr, ...],
+        iters: tuple[Iter, ...],
+        value: Expr,
+        guard: tuple[AffineExpr, ...] = (),
     ) -> None:
-        """Append the initialising and the updating Block of a reduction."""
+        """Append the initialising and the updating Block of a reduction; it skips steps for which a guard fails."""
         data = tuple(i for i in iters if i.kind == "data")
         identity = Const(MONOIDS[monoid].identity(buffer.dtype), buffer.dtype)
         self.body.append(Block(f"{op.opcode}.{buffer.name}.init", data, Access(buffer.name, write), identity))
-        self.body.append(Block(f"{op.opcode}.{buffer.name}", iters, Access(buffer.name, write), value, monoid))
+        access = Access(buffer.name, write)
+        self.body.append(Block(f"{op.opcode}.{buffer.name}", iters, access, value, monoid, guard))
 
 
 def _aligned(operand: TensorType, result: TensorType, index: tuple[AffineExpr, ...]) -> tuple[AffineExpr, ...]:

@@ -12,6 +12,7 @@ from ..ir.affine import AffineExpr, constant
 from ..ir.graph import Op
 from ..ir.loop import Apply, Buffer, Const, Expr, IndexValue, Iter, Read
 from ..ir.monoid import MONOIDS
+from .convolution import LoweringError, windows_of
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -32,10 +33,6 @@ CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
 CONTRACTED = "float32"
 """Element type of contractions that have loops."""
 WINDOWS = {"reduce_window_sum": "sum", "reduce_window_max": "max", "reduce_window_min": "min"}
-
-
-class LoweringError(ValueError):
-    """A region can't be expressed as loops; it stays XLA's."""
 
 
 Index = tuple[AffineExpr, ...]
@@ -140,29 +137,31 @@ def _dot_general(low: Lowering, op: Op, buffer: Buffer) -> None:
 
 def _convolution(low: Lowering, op: Op, buffer: Buffer) -> None:
     p = op.params
-    if p["batch_group_count"] != 1 or any(d != 1 for d in p["lhs_dilation"]):
-        raise LoweringError("expected a convolution without batch groups and input dilation")
     lhs_spec, rhs_spec, out_spec = p["dimension_numbers"]
     left, right = (low.graph.types[v] for v in op.operands)
+    windows = windows_of(op, left.shape, right.shape)
     iters, index = low.box(buffer.shape)
-    channels, taps = right.shape[rhs_spec[1]], tuple(right.shape[a] for a in rhs_spec[2:])
-    reduced, over = low.reduced((*taps, channels))
+    channels = right.shape[rhs_spec[1]]
+    reduced, over = low.reduced((*(w.taps for w in windows), channels))
     feature = index[out_spec[1]]
     per_group = right.shape[rhs_spec[0]] // p["feature_group_count"]
     channel = feature.floordiv(per_group) * channels + over[-1]
-    at_left = {lhs_spec[0]: index[out_spec[0]], lhs_spec[1]: channel.simplify(low.ranges)}
+    batch_groups = p["batch_group_count"]
+    images = left.shape[lhs_spec[0]] // batch_groups
+    image = feature.floordiv(right.shape[rhs_spec[0]] // batch_groups) * images + index[out_spec[0]]
+    at_left = {lhs_spec[0]: image.simplify(low.ranges), lhs_spec[1]: channel.simplify(low.ranges)}
     at_right = {rhs_spec[0]: feature, rhs_spec[1]: over[-1]}
-    guard = []
-    for n, (stride, dilation, (pad, _)) in enumerate(
-        zip(p["window_strides"], p["rhs_dilation"], p["padding"], strict=True)
-    ):
-        at = index[out_spec[2 + n]] * stride + over[n] * dilation - pad
+    padding, skipped = [], []
+    for n, window in enumerate(windows):
+        at, tap = window.place(index[out_spec[2 + n]], over[n])
         at_left[lhs_spec[2 + n]] = at
-        at_right[rhs_spec[2 + n]] = over[n]
-        guard += [at, constant(left.shape[lhs_spec[2 + n]] - 1) - at]
-    a = low.guarded(op.operands[0], tuple(at_left[i] for i in range(left.rank)), tuple(guard), 0.0)
+        at_right[rhs_spec[2 + n]] = tap
+        padding += [at, constant(window.extent - 1) - at]
+        skipped.append(constant(window.kernel - 1) - tap)
+    a = low.guarded(op.operands[0], tuple(at_left[i] for i in range(left.rank)), tuple(padding), 0.0)
     b = low.element(op.operands[1], tuple(at_right[i] for i in range(right.rank)))
-    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b))
+    guard = tuple(g for g in skipped if g.bounds(low.ranges)[0] < 0)
+    low.reduction(op, buffer, "sum", index, (*iters, *reduced), _product(low, op, buffer, a, b), guard)
 
 
 BlockRule = Callable[["Lowering", Op, Buffer], None]

@@ -13,6 +13,7 @@ import numpy as np
 from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, UNARY
+from .convolution import channels_last, whole_phases
 from .fold_windows import window_of_constant
 from .manager import Rewriter, RewriteRule, apply_rules
 from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
@@ -398,6 +399,8 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_window_of_constant, "reduce_window_sum"),
     _rule(_slice_of_slice, "slice"),
     _rule(_pad_into_convolution, "conv_general_dilated"),
+    _rule(whole_phases, "conv_general_dilated"),
+    _rule(channels_last, "conv_general_dilated"),
     _rule(_scalar_operand, *_SPREADABLE),
     _rule(_constant_operand, *_SPREADABLE),
     _rule(_spread_late, *_SPREADABLE, *UNARY),

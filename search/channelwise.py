@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..ir.affine import AffineExpr, FloorDiv
 from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, reads
 from ..ir.target import Target
@@ -17,6 +18,8 @@ _FEW_CHANNELS = 4
 position then lie in a few neighbouring cache lines, which are fetched together."""
 _FEW_TAPS = 3
 """Up to this many taps along a tile, loads weigh more than arithmetic, and two neighbouring vectors are better."""
+_GROUPED_STEPS = 32
+"""Most steps in the box of a grouped convolution, each of which picks its own inputs: longer code is slower."""
 PARTIAL_SUMS = 8
 """Independent partial results of a long sum over positions."""
 
@@ -34,15 +37,17 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     tile = data[-2] if len(data) > 1 else None
     lanes = vector_lanes(func, target)
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
-    rows = _position_tiles(tile, last, target)
+    grouped = any(r.index and _by_group(r.index[-1], data[-1].name) for r in reads(update.value))
+    rows = _position_tiles(tile, last, target, max(_GROUPED_STEPS // last, 1) if grouped else registers(target) // 2)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
-    wide = min(2, vectors[-1]) if tile is None or last <= _FEW_TAPS else 1
+    wide = min(2, vectors[-1]) if tile is None or (last <= _FEW_TAPS and not grouped) else 1
     outer = data[:-2]
     orders = ("positions", "channels") if outer or tile else ("channels",)
+    by_position = grouped or _by_position(data[-1], wide * lanes, lanes, target)
     default: Decisions = {
-        "rows": next((r for r in rows if r * wide <= registers(target) * 3 // 4), rows[-1]),
+        "rows": rows[0] if grouped else next((r for r in rows if r * wide <= registers(target) * 3 // 4), rows[-1]),
         "vectors": wide,
-        "order": orders[0] if tile is not None and _by_position(data[-1], wide * lanes, lanes, target) else "channels",
+        "order": orders[0] if tile is not None and by_position else "channels",
     }
     choices = {"rows": rows, "vectors": vectors, "order": orders}
     return Sketch(
@@ -61,6 +66,8 @@ def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
     taps = {i.name for i in update.iters if i.kind == "reduce"}
     for read in reads(update.value):
         where = [n for n, e in enumerate(read.index) if channel.name in e.variables()]
+        if where == [len(read.index) - 1] and _by_group(read.index[-1], channel.name):
+            continue
         if where and (where != [len(read.index) - 1] or read.index[-1].coefficient(channel.name) != 1):
             return False
         if where and read.index[-1].variables() & taps:
@@ -68,11 +75,17 @@ def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
     return any(channel.name in e.variables() for r in reads(update.value) for e in r.index)
 
 
-def _position_tiles(tile: Iter | None, taps: int, target: Target) -> tuple[int, ...]:
+def _by_group(index: AffineExpr, channel: str) -> bool:
+    """Whether channels of a group read the same elements, ``channel // members * depth + r``."""
+    quotients = [a for a, _ in index.terms if isinstance(a, FloorDiv) and a.operand.single_variable() == channel]
+    return len(quotients) == 1 and index.coefficient(channel) == 0
+
+
+def _position_tiles(tile: Iter | None, taps: int, target: Target, most: int) -> tuple[int, ...]:
     if tile is None:
         return (1,)
     count = registers(target)
-    sizes = range(1, min(tile.extent, count // 2) + 1)  # the other half holds weights and inputs
+    sizes = range(1, min(tile.extent, count // 2, most) + 1)  # the other half holds weights and inputs
 
     def cycles(rows: int) -> float:
         full, rest = divmod(tile.extent, rows)
@@ -101,6 +114,7 @@ def _channelwise_trace(
     loops = [*positions, *channels, *tiles] if d["order"] == "positions" else [*channels, *positions, *tiles]
     steps = [Step("split", root, (it.name, f)) for it, f in loops]
     steps += tile_at(parts, f"{root}.{loops[-1][0].name}", channel.name)
+    steps += _packed_weights(parts, update, channel.name, width)
     in_box = last > 1
     if tile is None and len(taps) == 1 and taps[0].extent >= 4 * PARTIAL_SUMS:
         steps += _partial_sums(update, taps[0])
@@ -111,6 +125,16 @@ def _channelwise_trace(
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
     return (*steps, *cut_edges(update, tiles, root, used, taps[:-1] if in_box else taps))
+
+
+def _packed_weights(parts: Anatomy, update: Block, channel: str, width: int) -> list[Step]:
+    """Weights of grouped channels laid out in panels: rows of a power of two apart compete for lines of the cache."""
+    if not any(r.index and _by_group(r.index[-1], channel) for r in reads(update.value)):
+        return []
+    constant = [r for r in reads(update.value) if parts.found[r.buffer].scope == "constant"]
+    return [
+        Step("pack", r.buffer, (len(r.index) - 1, width)) for r in constant if r.index[-1].single_variable() == channel
+    ]
 
 
 def _partial_sums(update: Block, taps: Iter) -> list[Step]:

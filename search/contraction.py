@@ -230,6 +230,7 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
     tiles = [(it, size) for it, size in loops if it is match.tile or (it is match.vector and axis is None)]
+    steps += [Step("unroll", f"{root}.{it.name}") for it in _phases(match) if f"{root}.{it.name}" not in used]
     return (*steps, *cut_edges(match.update, tiles, root, used, list(match.reduce)))
 
 
@@ -265,10 +266,18 @@ def _copied_panel(parts: Anatomy, match: Product, axis: int, width: int) -> list
     ]
 
 
+def _phases(match: Product) -> list[Iter]:
+    """Iterators of the panel that decide with the tile's where padding is read: a transposed convolution's phases."""
+    guards = [g for g in match.other.guard if match.tile is not None and match.tile.name in g.variables()]
+    in_panel = frozenset().union(*(e.variables() for e in match.panel.index))
+    return [i for i in match.outer if i.name in in_panel and any(i.name in g.variables() for g in guards)]
+
+
 def _contraction_loops(match: Product, rows: int, width: int, order: str) -> list[tuple[Iter, int]]:
     in_panel = frozenset().union(*(e.variables() for e in match.panel.index))
-    batch = [(i, 1) for i in match.outer if i.name in in_panel]
+    phases = _phases(match)
+    batch = [(i, 1) for i in match.outer if i.name in in_panel and i not in phases]
     free = [(i, 1) for i in match.outer if i.name not in in_panel]
-    tile = [(match.tile, rows)] if match.tile else []
+    tile = [(i, 1) for i in phases] + ([(match.tile, rows)] if match.tile else [])
     panel = [(match.vector, width)]
     return [*batch, *panel, *free, *tile] if order == "panels" else [*batch, *free, *tile, *panel]

@@ -18,6 +18,7 @@ from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
 from .streaming import streaming
+from .tiled import tiled
 from .transposed import transposed
 
 
@@ -40,5 +41,6 @@ RULES: tuple[SketchRule, ...] = (
     rows,
     transposed,
     elementwise,
+    tiled,
     plain,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from .access import FlatAccess, Scopes, flatten
 from .builder import Builder, VType, vtype
 from .lanes import Mask, guarded_lanes, prefix
 from .memory import CodegenError, Memory, Place
-from .strided import MAX_STRIDE, Window, picked, windows
+from .strided import MAX_STRIDE, Window, picked, scattered, windows
 
 Value = tuple[str, VType]
 Point = dict[str, int]
@@ -186,7 +187,9 @@ class BlockMemory:
             )
         t = vtype(place.buffer.dtype, self.lanes)
         mask = self._mask(t, point, guard)
-        if stride is None or not 1 < abs(stride) <= MAX_STRIDE:
+        if stride is None:
+            return self._load_scattered(place, flat, point, mask), t
+        if not 1 < abs(stride) <= MAX_STRIDE:
             return self._gather(place, flat, point, mask), t
         found = windows(mask or prefix(self.lanes, self.lanes), stride, self.builder)
         return picked(self.builder, t, found, lambda w: self._window(place, flat, point, t, w)), t
@@ -195,6 +198,26 @@ class BlockMemory:
         """One of the vectors that hold the elements of a strided access."""
         dynamic, offset = flat.at(point)
         return self._load_memory(place, dynamic, offset + window.start, t, window.mask)[0]
+
+    def _load_scattered(self, place: Place, flat: FlatAccess, point: Point, mask: Mask | None) -> str:
+        """Lanes at irregular distances that are known in advance and small, as within groups: picked, not gathered."""
+        wide, t = self._wide, vtype(place.buffer.dtype, self.lanes)
+        assert wide is not None
+        used = mask.lanes if mask is not None else (True,) * self.lanes
+        at = [flat.at({**point, wide.name: point[wide.name] + n}) if u else None for n, u in enumerate(used)]
+        starts = {dynamic for dynamic, _ in filter(None, at)}
+        offsets = [offset for _, offset in filter(None, at)]
+        if len(starts) != 1 or (mask is not None and mask.value) or max(offsets) - min(offsets) >= 2 * self.lanes:
+            return self._gather(place, flat, point, mask)
+        (dynamic,) = starts
+        size = math.prod(place.buffer.shape)
+        whole = all(n % self.lanes == 0 for n in (size, *(k for _, k in dynamic.terms)))
+        found = scattered([None if a is None else a[1] for a in at], whole)
+
+        def load(window: Window) -> str:
+            return self._load_memory(place, dynamic, window.start, t, window.mask)[0]
+
+        return picked(self.builder, t, found, load)
 
     def _gather(self, place: Place, flat: FlatAccess, point: Point, mask: Mask | None) -> str:
         """One load per lane, under a branch where it is not known in advance whether the lane is in use."""

@@ -99,13 +99,15 @@ class PlanTable:
         self.address = self._rows([tuple(fields.get(name, 0) for name in PLAN_FIELDS)])
 
     def _slot_rows(self, plan: ExecPlan, stages: Sequence[Stage]) -> list[tuple[int, int]]:
-        """Every kernel's arguments one after the other, each followed by begin and end of what it reads ahead."""
+        """Every kernel's arguments, then begin and end of what it reads ahead, then its condition's boolean."""
         rows: list[tuple[int, int]] = []
         for stage, ahead in zip(stages, read_ahead(plan, stages), strict=True):
             own = [self._slot_row(plan, slot) for slot in stage.args]
             size = 0 if ahead is None else _slot_bytes(plan, ahead)
             base, begin = own[0] if ahead is None else self._slot_row(plan, ahead)
             rows += [*own, (base, begin), (base, begin + size)]
+            if stage.condition is not None:
+                rows.append(self._slot_row(plan, stage.condition.slot))
         return rows
 
     def _slot_row(self, plan: ExecPlan, slot: Slot) -> tuple[int, int]:
@@ -146,9 +148,11 @@ def phases_of(plan: ExecPlan) -> tuple[Phase, ...]:
 def read_ahead(plan: ExecPlan, stages: Sequence[Stage]) -> list[Slot | None]:
     """For each stage the constant that it fetches into the cache: the one that the next stage with large ones reads.
 
-    Those in between have little to compute, and none of them would use what was fetched.
+    Those in between have little to compute, and none of them would use what was fetched. Stages that run only where a
+    condition fails are exceptions, and count as not there.
     """
-    large = [(number, slot) for number, stage in enumerate(stages) if (slot := _largest_constant(plan, stage))]
+    usual = [(n, stage) for n, stage in enumerate(stages) if stage.condition is None or stage.condition.wanted]
+    large = [(number, slot) for number, stage in usual if (slot := _largest_constant(plan, stage))]
     ahead: list[Slot | None] = [None] * len(stages)
     for (number, _), (_, slot) in pairwise(large):
         ahead[number] = slot
@@ -263,8 +267,11 @@ def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[
     first_buf = 0
     for stage in stages:
         kernel = kernels[stage.kernel]
-        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf))
-        first_buf += len(stage.args) + _READ_AHEAD_POINTERS
+        tested = (0, 0)
+        if stage.condition is not None:  # its slot stands behind all others; 0 is for no condition
+            tested = (first_buf + len(stage.args) + _READ_AHEAD_POINTERS + 1, int(stage.condition.wanted))
+        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf, *tested))
+        first_buf += len(stage.slots) + _READ_AHEAD_POINTERS
     return rows
 
 

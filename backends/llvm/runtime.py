@@ -18,6 +18,10 @@ helper that starts late joins in the middle or finds every phase over.
 So no counter is reset between phases and a call needs one cache line per participant, however many stages there are.
 The count of finished chunks also runs on over the whole plan: a phase is over when it reaches `done_before + chunks`.
 
+**Conditions.** A stage may depend on a boolean that an earlier stage has written, so that alternatives share a plan.
+Every participant looks at it for itself, after the barrier before the stage: the chunks of a stage that does not run
+are claimed and counted like others, and do nothing.
+
 **Placement.** Where the operating system puts a helper on the caller's processor, the helper moves away; a caller that
 misses helpers after some microseconds of work yields once, because they may be queueing behind it.
 
@@ -69,7 +73,13 @@ PLAN_FIELDS = (
     "output_table",
 )
 PHASE_FIELDS = ("first_stage", "stages", "chunks", "done_before")
-STAGE_FIELDS = ("kernel", "extent", "first_buf")
+STAGE_FIELDS = (
+    "kernel",
+    "extent",
+    "first_buf",
+    "condition",  # 1 + the number of the buffer that holds the boolean; 0 for none
+    "wanted",  # the boolean with which the stage runs
+)
 SLOT_FIELDS = ("base", "offset")
 
 # Fields that hardly ever change stand on a line of their own; so does each counter.

@@ -14,6 +14,21 @@ define internal void @run_stage(ptr %block, ptr %plan, ptr %scratch, i64 %number
   %bufs_offset = load i64, ptr Plan.bufs_offset(%plan)
   %all_bufs = getelementptr i8, ptr %block, i64 %bufs_offset
   %bufs = getelementptr ptr, ptr %all_bufs, i64 %first_buf
+  %condition = load i64, ptr Stage.condition(%stage)
+  %always = icmp eq i64 %condition, 0
+  br i1 %always, label %chosen, label %look
+look:
+  %tested = sub i64 %condition, 1
+  %holder = getelementptr ptr, ptr %all_bufs, i64 %tested
+  %boolean = load ptr, ptr %holder
+  %byte = load i8, ptr %boolean
+  %found = zext i8 %byte to i64
+  %wanted = load i64, ptr Stage.wanted(%stage)
+  %holds = icmp eq i64 %found, %wanted
+  br i1 %holds, label %chosen, label %skipped
+skipped:
+  ret void
+chosen:
   %whole = icmp eq i64 %chunks, 1
   br i1 %whole, label %run_whole, label %run_part
 run_whole:

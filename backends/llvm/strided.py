@@ -1,8 +1,8 @@
-"""Vectors whose lanes are a few elements apart: loaded as the vectors they lie in, then picked."""
+"""Vectors whose lanes are a few elements apart, or repeat: loaded as the vectors they lie in, then picked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .builder import Builder, VType, vtype
@@ -50,9 +50,26 @@ def windows(mask: Mask, stride: int, builder: Builder) -> Windows:
 
 
 def _known_lanes(mask: Mask, stride: int) -> Windows:
-    lanes = len(mask.lanes)
-    low = min(mask.first * stride, mask.last * stride)
-    span = (mask.last - mask.first) * abs(stride) + 1
+    return scattered([lane * stride if used else None for lane, used in enumerate(mask.lanes)])
+
+
+def scattered(places: Sequence[int | None], whole: bool = False) -> Windows:
+    """Where lanes lie that are anywhere near each other, and may repeat.
+
+    Nothing outside of what lies between the first and the last element is touched, unless the buffer is known to
+    consist of whole vectors: then accesses within one of them share its load.
+
+    Args:
+        places: of each lane the element it uses, relative to any one of them; None for lanes that are not in use.
+        whole: whether vectors that begin at a multiple of their length lie inside the buffer.
+    """
+    lanes = len(places)
+    used = [place for place in places if place is not None]
+    low = min(used)
+    if whole and max(used) // lanes == low // lanes:
+        low -= low % lanes
+        return Windows((Window(low, None),), tuple((0, 0 if place is None else place - low) for place in places))
+    span = max(used) - low + 1
     if span <= lanes:
         starts = [low]
         found = (Window(low, prefix(span, lanes) if span < lanes else None),)
@@ -60,8 +77,8 @@ def _known_lanes(mask: Mask, stride: int) -> Windows:
         starts = [*range(low, low + span - lanes, lanes), low + span - lanes]
         found = tuple(Window(start, None) for start in starts)
     picks: list[tuple[int, int]] = []
-    for lane in range(lanes):
-        place = min(max(lane, mask.first), mask.last) * stride
+    for lane in places:
+        place = low if lane is None else lane
         number = min((place - low) // lanes, len(starts) - 1)
         picks.append((number, place - starts[number]))
     return Windows(found, tuple(picks))

@@ -89,6 +89,17 @@ def increment(n: int) -> Kernel:
     return loop_kernel(f"increment_{n}", _floats("x", "y", n=n), n, body)
 
 
+def negative(n: int) -> Kernel:
+    """Make y[0] = x[0] < 0, a boolean."""
+    body = """
+  %v = load float, ptr %p0
+  %below = fcmp olt float %v, 0.0
+  %byte = zext i1 %below to i8
+  store i8 %byte, ptr %p1"""
+    params = (Buffer("x", (n,), "float32"), Buffer("y", (), "bool"))
+    return loop_kernel(f"negative_{n}", params, 1, body)
+
+
 def saxpy(n: int) -> Kernel:
     """Make y = a * x + b with arrays a, x, b."""
     loads = "\n".join(

@@ -252,6 +252,20 @@ def test_strided_vectors_stay_inside(stride, extent, target, rng):
     check(func, [numbers(rng, size)], True, "strided", target)
 
 
+@pytest.mark.parametrize(("members", "depth"), [(2, 1), (3, 1), (4, 4), (8, 8), (5, 2)])
+@pytest.mark.parametrize("extent", [1, 16, 40])
+@pytest.mark.parametrize("rows", [16, 17])
+def test_lanes_that_share_an_element_with_their_group(members, depth, extent, rows, target, rng):
+    groups = -(-extent // members)
+    size = groups * depth * rows
+    for member in range(depth):
+        place = var("i").floordiv(members) * depth + var("o") * (groups * depth) + member
+        stmt = block(Read("x", (place,), "float32"), [data("i", extent, True)], [var("o"), var("i")])
+        loop = For("o", (constant(0),), (constant(rows),), stmt)
+        func = func_of(loop, [Buffer("x", (size,), "float32")], Buffer("y", (rows, extent), "float32"))
+        check(func, [numbers(rng, size)], True, f"member {member}", target)
+
+
 def test_an_element_for_all_lanes_is_not_read_where_no_lane_is_left(target, rng):
     read = Read("x", (var("o") - 40,), "float32", (var("o") - var("i") - 40,), 5.0)
     stmt = block(read, [data("i", 20, True)], [var("o"), var("i")])

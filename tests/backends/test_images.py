@@ -120,13 +120,39 @@ def convolution(window: Window, layout: str, groups: int, depth: int, features: 
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_transposed_convolutions(name, request):
+    counts: Counter[str] = Counter()
+
+    @given(
+        size=st.tuples(st.integers(1, 5), st.sampled_from((1, 3, 14, 31))),
+        kernel=_pairs(st.integers(1, 5)),
+        stride=st.integers(2, 3),
+        depth=st.integers(1, 5),
+        features=st.sampled_from((1, 5, 16, 33)),
+        special=st.booleans(),
+        seed=st.integers(0, 1000),
+    )
+    @(FULL if request.config.getoption("--full") else QUICK)
+    def run(size, kernel, stride, depth, features, special, seed):
+        def fn(image, weights):
+            steps = (stride, stride)
+            return jnp.abs(lax.conv_transpose(image, weights, steps, "SAME", dimension_numbers=LAYOUTS["pixels"]))
+
+        case = Case(f"{size} {kernel} {stride}", fn, ((1, *size, depth),), ((*kernel, depth, features),))
+        counts.update(run_candidates(case, TARGETS[name], seed, special))
+
+    run()
+    assert counts["contraction"] > 3, counts
+
+
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_convolutions(name, layout, request):
     counts: Counter[str] = Counter()
 
     @given(
         window=WINDOWS,
-        groups=st.sampled_from((1, 1, 1, 2, 3)),
+        groups=st.sampled_from((1, 1, 1, 2, 3, 9)),
         depth=st.integers(1, 5),
         features=st.sampled_from((1, 2, 5, 16, 19, 33)),
         batch=st.integers(1, 2),

@@ -14,7 +14,17 @@ import jaxlib
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from handwritten import chain, float_state, increment, rotate, rotated, saxpy, scale, through_scratch
+from handwritten import (
+    chain,
+    float_state,
+    increment,
+    negative,
+    rotate,
+    rotated,
+    saxpy,
+    scale,
+    through_scratch,
+)
 
 from tilewright.backends.llvm import link, toolchain
 from tilewright.backends.llvm.native import run_plan_native
@@ -23,7 +33,7 @@ from tilewright.backends.llvm.runtime import runtime_ir
 from tilewright.backends.llvm.xla_abi import XlaAbiError, parse_abi, read_abi
 from tilewright.ir.graph import TensorType
 from tilewright.ir.loop import Buffer
-from tilewright.ir.plan import ExecPlan, PlanError, Slot, Stage, verify_plan
+from tilewright.ir.plan import Condition, ExecPlan, PlanError, Slot, Stage, verify_plan
 
 N = 37
 F32 = TensorType((N,), "float32")
@@ -57,6 +67,14 @@ def test_a_good_plan_passes() -> None:
         ({"stages": (replace(GOOD, args=(Slot("register", 0), Slot("output", 0))),)}, "found 'register'"),
         ({"stages": ()}, "output 0 is not an argument of any stage"),
         ({"arena_bytes": -1}, "must not be negative, found -1"),
+        (
+            {"stages": (GOOD, replace(GOOD, condition=Condition(Slot("input", 0), True)))},
+            "a condition inside the arena, found input 0",
+        ),
+        (
+            {"stages": (GOOD, replace(GOOD, condition=Condition(Slot("arena", 0), True)))},
+            "no earlier stage that surely runs has its condition, arena 0",
+        ),
         ({"inputs": (TensorType((N,), "key<fry>"),)}, "input 0: kernels have no element type 'key<fry>'"),
         ({"outputs": (TensorType((-1,), "float32"),)}, "output 0: sizes must not be negative"),
     ],
@@ -201,6 +219,25 @@ def test_a_chain_of_stages_sees_what_the_stage_before_wrote(chunks: int, threads
     kernel, x = rotate(N), _input()
     (y,) = run_plan_native(chain(kernel, 60, chunks), {kernel.symbol: kernel}, [x], threads)
     np.testing.assert_array_equal(y, rotated(x, 60))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("chunks", [1, 7])
+@pytest.mark.parametrize("first", [-1.0, 1.0, np.nan])
+def test_a_condition_decides_which_stages_run(chunks: int, threads: int, first: float) -> None:
+    test, double, triple, more = negative(N), scale(N), scale(N, 3.0), increment(N)
+    flag, between, out = Slot("arena", 0), Slot("arena", 64), Slot("output", 0)
+    stages = (
+        Stage(test.symbol, (Slot("input", 0), flag), 1, 1),
+        Stage(double.symbol, (Slot("input", 0), between), N, chunks, Condition(flag, True)),
+        Stage(more.symbol, (between, out), N, chunks, Condition(flag, True)),
+        Stage(triple.symbol, (Slot("input", 0), out), N, chunks, Condition(flag, False)),
+    )
+    plan = ExecPlan((F32,), (F32,), (), 64 + 64 * -(-4 * N // 64), stages)
+    x = _input()
+    x[0] = first
+    (y,) = run_plan_native(plan, {k.symbol: k for k in (test, double, triple, more)}, [x], threads)
+    np.testing.assert_array_equal(y, x * 2 + 1 if first < 0 else x * 3)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -11,7 +11,8 @@ from matmuls import MATMUL, tiled
 from tilewright.costmodel.anatomy import dissect
 from tilewright.costmodel.features import FEATURE_NAMES, extract_features
 from tilewright.costmodel.roofline import RooflineCostModel, predict_native
-from tilewright.ir.loop import Access, Apply, Block, Buffer, LoopFunc, Read, Seq
+from tilewright.ir.affine import constant, var
+from tilewright.ir.loop import Access, Apply, Block, Buffer, LoopFunc, Read, Seq, Stmt, rewrite
 from tilewright.ir.parser import parse_ir
 from tilewright.ir.target import Target, detect_target
 from tilewright.passes.schedule import Step, Trace
@@ -23,6 +24,23 @@ LARGE = MATMUL.replace("100", "512").replace("70", "512").replace("40", "512")
 def column(traces: list[Trace], name: str, text: str = MATMUL, target: Target = TARGET) -> list[float]:
     matrix = extract_features(dissect(parse_ir(text)), traces, target)
     return [float(v) for v in matrix[:, FEATURE_NAMES.index(name)]]
+
+
+def test_steps_that_a_guard_skips_do_not_count() -> None:
+    func = parse_ir(MATMUL)
+
+    def half(s: Stmt) -> Stmt:
+        if not isinstance(s, Block) or s.monoid is None:
+            return s
+        last = s.iters[-1]
+        return replace(s, guard=(constant(last.extent // 2 - 1) - var(last.name),))
+
+    body = rewrite(func.body, half)
+    assert body is not None
+    whole, less = dissect(func), dissect(replace(func, body=body))
+    assert (whole.taken, less.taken, less.flops) == (1.0, 0.5, whole.flops / 2)
+    before, after = (predict_native(f, [tiled(14, 32, 1)], TARGET)[0] for f in (func, replace(func, body=body)))
+    assert after < before
 
 
 def test_shape_and_finiteness() -> None:

@@ -33,6 +33,10 @@ def conv(groups: int = 1) -> Callable[..., Any]:
     return run
 
 
+def transposed(x: Any, w: Any) -> Any:
+    return jax.lax.conv_transpose(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
 # Milliseconds of jax.jit on 2 threads at 510 GFLOP/s, measured in a quiet minute.
 @pytest.mark.parametrize(
     ("region", "measured_ms"),
@@ -40,9 +44,10 @@ def conv(groups: int = 1) -> Callable[..., Any]:
         (graph(jnp.matmul, (1024, 1024), (1024, 1024)), 4.4),
         (graph(conv(), (1, 56, 56, 64), (3, 3, 64, 64)), 0.995),
         (graph(conv(64), (1, 56, 56, 64), (3, 3, 1, 64)), 3.85),
+        (graph(transposed, (1, 28, 28, 128), (4, 4, 128, 64)), 0.72),
         (graph(jax.nn.softmax, (2048, 512)), 0.29),
     ],
-    ids=["dot", "conv", "depthwise", "softmax"],
+    ids=["dot", "conv", "depthwise", "transposed", "softmax"],
 )
 def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5

@@ -75,9 +75,19 @@ def test_a_program_without_quotients_is_left_alone():
     assert expand(before) is before
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize(("groups", "depth", "features"), [(2, 3, 4), (4, 1, 2), (3, 2, 1)])
+@pytest.mark.parametrize(("groups", "depth", "features"), [(2, 3, 16), (4, 1, 18), (3, 2, 1)])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_grouped_convolutions_have_no_quotients(layout, groups, depth, features):
+    assert "//" not in print_ir(grouped_convolution(layout, groups, depth, features))
+
+
+@pytest.mark.parametrize(("groups", "depth", "features"), [(2, 3, 4), (8, 1, 2)])
+def test_groups_that_share_a_vector_stay_whole(groups, depth, features):
+    assert "//" in print_ir(grouped_convolution("NHWC", groups, depth, features))
+    assert "//" not in print_ir(grouped_convolution("NCHW", groups, depth, features))
+
+
+def grouped_convolution(layout, groups, depth, features) -> LoopFunc:
     sizes = {"N": 2, "C": groups * depth, "H": 4, "W": 5}
     weights = (groups * features, depth, 3, 3)
 
@@ -87,5 +97,5 @@ def test_grouped_convolutions_have_no_quotients(layout, groups, depth, features)
         )
 
     lowered = sample(Case("grouped", fn, (tuple(sizes[a] for a in layout),), (weights,)))
-    assert "//" not in print_ir(lowered.func)
     lowered.check(interpret(lowered.func, lowered.arguments(lowered.func)), "lowered")
+    return lowered.func

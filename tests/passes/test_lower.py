@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,16 +139,80 @@ def test_convolution_on_one_pixel():
     )
 
 
-def test_transposed_and_batch_grouped_convolutions_are_refused():
-    x, w = ints(1, 4, 4, 2), ints(3, 3, 2, 2)
-    refused(lambda a, b: lax.conv_transpose(a, b, (2, 2), "SAME"), x, w, match="input dilation")
-    numbers = ("NHWC", "HWIO", "NHWC")
-    refused(
-        lambda a, b: lax.conv_general_dilated(a, b, (1, 1), "SAME", dimension_numbers=numbers, batch_group_count=2),
-        ints(2, 4, 4, 2),
-        w,
-        match="batch groups",
+TRANSPOSED = [
+    (kernel, stride, padding)
+    for kernel in (1, 2, 3, 4, 5)
+    for stride in (2, 3)
+    for padding in ("SAME", "VALID", ((0, 0), (2, 1)), ((4, 3), (0, 5)), ((1, 1), (-1, 1)))
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), TRANSPOSED)
+def test_transposed_convolutions(kernel, stride, padding):
+    x = ints(2, 3, 4, 2)
+    x[0, 1, 2, 0] = np.inf
+    fn = functools.partial(
+        lax.conv_transpose, strides=(stride, stride), padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+    check(fn, x, ints(kernel, kernel, 2, 3, seed=1))
+
+
+@pytest.mark.parametrize("spec", [("NCW", "OIW", "NCW"), ("NWC", "WIO", "NWC")])
+@pytest.mark.parametrize("size", [1, 4])
+def test_transposed_convolutions_of_sequences(spec, size):
+    sizes, weights = {"N": 2, "C": 2, "W": size}, {"O": 5, "I": 2, "W": 3}
+    fn = functools.partial(lax.conv_transpose, strides=(2,), padding="SAME", dimension_numbers=spec)
+    check(fn, ints(*(sizes[a] for a in spec[0])), ints(*(weights[a] for a in spec[1]), seed=1))
+
+
+def test_a_convolution_that_dilates_one_axis_in_groups():
+    def fn(x, w):
+        return lax.conv_general_dilated(
+            x,
+            w,
+            (2, 1),
+            ((1, 1), (2, 0)),
+            lhs_dilation=(1, 3),
+            rhs_dilation=(2, 1),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=2,
+        )
+
+    check(fn, ints(1, 7, 4, 4), ints(3, 2, 2, 6, seed=1))
+
+
+@pytest.mark.parametrize("numbers", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "HWNC")])
+@pytest.mark.parametrize(("groups", "images"), [(2, 1), (3, 2), (6, 1)])
+def test_convolutions_of_batch_groups(numbers, groups, images):
+    sizes, weights = {"N": groups * images, "C": 2, "H": 4, "W": 5}, {"O": 6, "I": 2, "H": 3, "W": 2}
+
+    def fn(x, w):
+        return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers, batch_group_count=groups)
+
+    check(fn, ints(*(sizes[a] for a in numbers[0])), ints(*(weights[a] for a in numbers[1]), seed=1))
+
+
+def test_weight_gradients_of_grouped_convolutions():
+    x, g = ints(3, 5, 6, 8), ints(3, 5, 6, 12, seed=1)
+
+    def fn(x, g):
+        def forward(w):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=4)
+
+        return jax.vjp(forward, jnp.zeros((3, 3, 2, 12)))[1](g)[0]
+
+    assert "batch_group_count=4" in str(jax.make_jaxpr(fn)(x, g))
+    check(fn, x, g)
+
+
+def test_irregular_convolutions_are_refused():
+    x, w = ints(1, 4, 4, 2), ints(3, 3, 2, 2)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    dilated = functools.partial(lax.conv_general_dilated, dimension_numbers=numbers, lhs_dilation=(2, 2))
+    plain = ((0, 0), (0, 0))
+    refused(lambda a, b: dilated(a, b, (2, 2), plain), x, w, match="input dilation")
+    refused(lambda a, b: dilated(a, b, (1, 1), plain, rhs_dilation=(2, 2)), x, w, match="input dilation")
 
 
 def test_a_padded_operand_that_is_computed_gets_memory_first():

@@ -1,0 +1,264 @@
+"""Which regions are computed by another formulation: built, checked in the worker, and chosen by time."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from ..backends.llvm.kernel import Kernel
+from ..backends.measure.runner import WorkerRunner
+from ..costmodel.roofline import predict_native
+from ..costmodel.tiled import predict_tiled
+from ..ir import dtypes
+from ..ir.graph import Constant, Graph
+from ..ir.graph_edit import subgraph
+from ..ir.loop import For, LoopFunc, walk
+from ..ir.measure import MeasureData, TimingProtocol
+from ..ir.target import Target
+from ..ir.text import digest
+from ..passes.formulation import Formulation, Part, Value
+from ..passes.packing import unpacked_shape
+from ..passes.promote import promote
+from ..passes.schedule import Trace
+from ..passes.winograd import SIZES, winograd
+from ..search.predict import predicted_choices
+from .kernels import build_all
+from .planning import Choice, Formulated, Partition, Task
+from .references import Reference, references, run_graphs, tolerance
+from .verification import measure_request
+
+_LOG = logging.getLogger(__name__)
+
+FORMULATIONS: Mapping[str, Callable[[Graph], Formulation | None]] = {
+    f"winograd{size}": functools.partial(winograd, results=size) for size in sorted(SIZES, reverse=True)
+}
+"""Ways to compute a region beside its own kernel, the preferred ones first; each is None where it does not apply."""
+
+_GAIN = 1.25
+"""How many times as fast as the region's own kernel a formulation has to be, measured or predicted."""
+_DOUBT = 1.6
+"""How much slower than that it may be predicted to be for it to be measured."""
+_ACCURACY = 0.75
+"""Share of the error that the contract allows which a formulation may make on random arguments."""
+_STAGE_SECONDS = 1.5e-6
+"""What a barrier between two kernels costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A formulation of a task, ready to run.
+
+    Args:
+        name: key of `FORMULATIONS`.
+        parts: schedule and code of its kernels, by digest of their workloads.
+        seconds: predicted or measured time.
+    """
+
+    name: str
+    parts: Mapping[str, Choice]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How formulations are checked and timed.
+
+    Args:
+        target: the CPU.
+        runner: gives what runs kernels.
+        seed: of the random arguments.
+        timing: how kernels are run.
+        measured: whether they are chosen by measured time, else by predicted time.
+    """
+
+    target: Target
+    runner: Callable[[], WorkerRunner]
+    seed: int
+    timing: TimingProtocol
+    measured: bool
+
+
+def choose(tasks: Sequence[Task], own_s: Mapping[str, float], checks: Checks) -> dict[str, Alternative]:
+    """The formulations that are accurate and clearly faster than a task's own kernel, by task key.
+
+    Args:
+        tasks: tasks that have kernels.
+        own_s: seconds of these, measured where formulations are.
+        checks: how formulations are checked.
+    """
+    found = {task.key: _first_better(task, own_s[task.key] / _GAIN, checks) for task in tasks}
+    return {key: alternative for key, alternative in found.items() if alternative is not None}
+
+
+def _first_better(task: Task, most_s: float, checks: Checks) -> Alternative | None:
+    """The first formulation of a task that takes at most some time and is accurate."""
+    reference: Reference | None = None
+    for name, make in FORMULATIONS.items():
+        formulation = make(task.region)
+        traces = _traces(formulation, checks.target) if formulation is not None else None
+        if formulation is None or traces is None:
+            continue
+        seconds = predict(formulation, traces, checks.target)
+        if seconds > most_s * (_DOUBT if checks.measured else 1.0):
+            continue
+        choices = _built(formulation, traces, checks.target)
+        reference = reference or references([task.region], checks.seed)[0]
+        timed = _checked(task, formulation, choices, reference, checks) if choices is not None else None
+        if choices is None or timed is None:
+            continue
+        if checks.measured:
+            seconds = max(timed, _streaming(formulation, checks.target))
+        if seconds <= most_s:
+            parts = {digest(p.func): c for p, c in zip(formulation.parts, choices, strict=True)}
+            return Alternative(name, parts, seconds)
+    return None
+
+
+def predict(formulation: Formulation, traces: Sequence[Trace], target: Target) -> float:
+    """Seconds of a formulation's kernels; constants are taken to come from memory, as those of a network do."""
+    total = 0.0
+    for part, trace in zip(formulation.parts, traces, strict=True):
+        total += _STAGE_SECONDS
+        if any(isinstance(s, For) for s in walk(part.func.body)):
+            total += predict_tiled(part.func, target)
+            continue
+        own = float(predict_native(part.func, [trace], target)[0])
+        streamed = sum(array.nbytes for name, array in formulation.constants.items() if name in part.args)
+        total += max(own, streamed / (target.bandwidth_gbs * 1e9))
+    return total
+
+
+def apply(parts: Partition, names: Mapping[str, str], kernels: Mapping[str, Kernel]) -> Partition:
+    """The partition with formulations for regions of some tasks.
+
+    Args:
+        parts: the partition.
+        names: formulations by task key.
+        kernels: by digest of their workloads; a region that would need another one keeps its own kernel.
+    """
+    graph = parts.graph
+    constants: dict[int, Constant] = {}
+    formulated: dict[tuple[int, ...], Formulated] = {}
+    fresh = graph.fresh()
+    for region, key in parts.regions:
+        make = FORMULATIONS.get(names.get(key, ""))
+        formulation = make(subgraph(graph, region.members)) if make is not None else None
+        if formulation is None:
+            continue
+        keys = [digest(part.func) for part in formulation.parts]
+        if any(k not in kernels for k in keys):
+            continue
+        numbers: dict[str, int] = {}
+        for name, array in formulation.arrays().items():
+            numbers[name], fresh = fresh, fresh + 1
+            constants[numbers[name]] = Constant(array, formulation.constants[name])
+        formulated[region.members] = Formulated(formulation, tuple(kernels[k] for k in keys), numbers)
+    extended = Graph(graph.inputs, {**graph.constants, **constants}, graph.ops, graph.outputs)
+    return replace(parts, graph=extended, formulated=formulated)
+
+
+def part_kernels(
+    tasks: Mapping[str, Task], names: Mapping[str, str], traces: Mapping[str, Trace], target: Target
+) -> dict[str, Kernel]:
+    """The kernels of recorded formulations, by digest of their workloads."""
+    wanted: dict[str, tuple[str, LoopFunc, Trace]] = {}
+    for key, name in names.items():
+        formulation = FORMULATIONS[name](tasks[key].region) if key in tasks and name in FORMULATIONS else None
+        for part in formulation.parts if formulation is not None else ():
+            workload = digest(part.func)
+            if workload in traces:
+                wanted[workload] = (workload, part.func, traces[workload])
+    built = build_all(wanted.values(), target)
+    return {key: kernel for (key, _), kernel in built.items() if isinstance(kernel, Kernel)}
+
+
+def _traces(formulation: Formulation, target: Target) -> list[Trace] | None:
+    """Schedules of the parts that need no measuring; None if one of them has none."""
+    options = [predicted_choices(part.func, target) for part in formulation.parts]
+    return [o[0].trace for o in options] if all(options) else None
+
+
+def _built(formulation: Formulation, traces: Sequence[Trace], target: Target) -> tuple[Choice, ...] | None:
+    """Kernels of the parts; None if one of them has none."""
+    wanted = [(digest(p.func), p.func, trace) for p, trace in zip(formulation.parts, traces, strict=True)]
+    built = build_all(wanted, target)
+    choices = [(trace, built[key, trace]) for key, _, trace in wanted]
+    failed = [k for _, k in choices if not isinstance(k, Kernel)]
+    if failed:
+        _LOG.info("no kernels for formulation %s: %s", formulation.name, failed)
+        return None
+    return tuple(Choice(trace, k) for trace, k in choices if isinstance(k, Kernel))
+
+
+# ---- checks
+
+
+def _checked(
+    task: Task, formulation: Formulation, choices: Sequence[Choice], reference: Reference, checks: Checks
+) -> float | None:
+    """Seconds of all kernels, as far as they were timed; None if one fails its check or the whole is not accurate."""
+    data, error = _part_data(task, formulation, reference)
+    allowed = _ACCURACY * reference.tolerances[task.region.outputs[0]]
+    if not error <= allowed:
+        _LOG.info("formulation %s of %s: error %.2e of %.2e", formulation.name, task.key, error, allowed)
+        return None
+    total = 0.0
+    for part, choice, given in zip(formulation.parts, choices, data, strict=True):
+        result = checks.runner().measure(given, [measure_request(choice.kernel, given)], checks.timing)[0]
+        if not result.ok:
+            _LOG.warning("formulation %s, %s: %s %s", formulation.name, part.func.name, result.status, result.error)
+            return None
+        total += result.median_s + _STAGE_SECONDS
+    return total
+
+
+def _part_data(task: Task, formulation: Formulation, reference: Reference) -> tuple[list[MeasureData], float]:
+    """Arguments and results of each kernel, and the error of the whole."""
+    output = task.region.outputs[0]
+    given: dict[Value, np.ndarray] = {value: array for value, array in reference.arguments.items()}
+    narrow = formulation.values(given, np.float32)
+    wide = formulation.values({**given, **narrow}, np.float64)
+    baseline, exact = _rest(formulation, given, narrow["middle"], wide["middle"])
+    error = float(np.max(np.abs(baseline.astype(np.float64) - reference.outputs[output]), initial=0.0))
+    known: dict[Value, np.ndarray] = {**given, **narrow, **formulation.arrays()}
+    found = {**wide, output: exact}
+    usual = {**narrow, output: baseline}
+    return [_measure_data(p, known, found, usual) for p in formulation.parts], error
+
+
+def _rest(
+    formulation: Formulation, given: Mapping[Value, np.ndarray], narrow: np.ndarray, wide: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The region's result from what the formulation computes, in float32 and in float64."""
+    graph = formulation.rest
+    operands = [[narrow if v == formulation.middle else given[v] for v in graph.inputs]]
+    (baseline,) = run_graphs([graph], operands)[0]
+    with jax.enable_x64(True):
+        operands = [[wide if v == formulation.middle else given[v] for v in graph.inputs]]
+        (exact,) = run_graphs([promote(graph)], operands)[0]
+    return baseline, exact
+
+
+def _measure_data(
+    part: Part, known: Mapping[Value, np.ndarray], exact: Mapping[Value, np.ndarray], usual: Mapping[Value, np.ndarray]
+) -> MeasureData:
+    *names, output = part.args
+    params = part.func.params
+    inputs = tuple(
+        np.ascontiguousarray(known[name]).reshape(unpacked_shape(b)).astype(dtypes.to_numpy(b.dtype))
+        for name, b in zip(names, params, strict=False)
+    )
+    allowed = tolerance(np.asarray(exact[output]), np.asarray(usual[output]), params[-1].dtype)
+    result = np.asarray(exact[output]).astype(dtypes.to_numpy(params[-1].dtype)).reshape(params[-1].shape)
+    constants = frozenset(n for n, b in enumerate(params[:-1]) if b.scope == "constant")
+    return MeasureData(inputs, (result,), (allowed,), constants)
+
+
+def _streaming(formulation: Formulation, target: Target) -> float:
+    """Seconds to read its constants from memory, where a network has them, not a loop that measures one kernel."""
+    return sum(c.nbytes for c in formulation.constants.values()) / (target.bandwidth_gbs * 1e9)

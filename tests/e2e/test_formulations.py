@@ -1,0 +1,111 @@
+"""Functions whose convolutions run by another formulation: results, special values, later processes, saved files."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import tilewright
+from tilewright.driver import formulations, pipeline
+from tilewright.driver.gate import OutputError
+from tilewright.driver.pipeline import host
+from tilewright.driver.planning import partition
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Take whatever formulation is accurate, however slow."""
+    monkeypatch.setattr(formulations, "_GAIN", 1e-6)
+
+
+def weights(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.08).astype(np.float32)
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((2, 19, 14, 32)).astype(np.float32)
+
+
+def block(x):
+    """Two convolutions of one shape with weights of their own, the second with a residual."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    y = jax.nn.relu(lax.conv_general_dilated(x, weights(3, 3, 32, 32), (1, 1), "SAME", dimension_numbers=numbers))
+    y = lax.conv_general_dilated(y, weights(3, 3, 32, 32, seed=1), (1, 1), "SAME", dimension_numbers=numbers)
+    return jnp.maximum(y + x + weights(32), -1)
+
+
+def schedules(compiled) -> list[str]:
+    return [row.schedule for row in compiled.report().regions]
+
+
+def assert_close(got, want) -> None:
+    got, want = np.asarray(got), np.asarray(want)
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want))
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[~finite], want[~finite])
+    np.testing.assert_allclose(got[finite], want[finite], rtol=0, atol=2e-5 * np.abs(want[finite]).max())
+
+
+def test_a_network_by_minimal_filtering(eager, tmp_path):
+    database = tmp_path / "records.db"
+    compiled = tilewright.compile(block, effort=0, database=database)
+    assert_close(compiled(image()), jax.jit(block)(image()))
+    assert all(s.startswith("winograd") for s in schedules(compiled))
+    again = tilewright.compile(block, effort=0, database=database)
+    np.testing.assert_array_equal(again(image(1)), compiled(image(1)))
+    assert again.report().basis == "database" and schedules(again) == schedules(compiled)
+    loaded = tilewright.load(compiled.save(tmp_path / "block.tw", image()))
+    np.testing.assert_array_equal(loaded(image(2)), compiled(image(2)))
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 1e25, 1e36])
+def test_special_values_do_not_spread(eager, special):
+    compiled = tilewright.compile(block, effort=0, database=":memory:")
+    assert_close(compiled(image()), jax.jit(block)(image()))
+    assert all(s.startswith("winograd") for s in schedules(compiled))
+    for place in ((0, 0, 0, 0), (1, 18, 13, 31), (0, 7, 5, 3)):
+        x = image()
+        x[place] = special
+        assert_close(compiled(x), jax.jit(block)(x))
+    assert_close(compiled(image()), jax.jit(block)(image()))
+
+
+def test_times_are_measured_where_that_is_allowed(eager):
+    compiled = tilewright.compile(block, effort=1, budget=2, database=":memory:")
+    assert_close(compiled(image()), jax.jit(block)(image()))
+
+
+def test_names_that_nobody_knows_are_left_out():
+    graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(block)(image())))
+    parts = partition(graph)
+    assert formulations.part_kernels(parts.tasks, dict.fromkeys(parts.tasks, "other"), {}, host()) == {}
+    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "other"), {}).formulated == {}
+    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "winograd2"), {}).formulated == {}
+
+
+def test_a_formulation_has_to_be_accurate(eager, monkeypatch):
+    monkeypatch.setattr(formulations, "_ACCURACY", 0.0)
+    compiled = tilewright.compile(block, effort=0, database=":memory:")
+    assert_close(compiled(image()), jax.jit(block)(image()))
+    assert not any("winograd" in s for s in schedules(compiled))
+
+
+def test_a_formulation_that_the_gate_refuses_is_left(eager, monkeypatch):
+    calls = []
+
+    def check(*args):
+        calls.append(args)
+        return true_check(*args) if len(calls) > 1 else [OutputError(1.0, 0.0, 0.5)]
+
+    true_check = pipeline.check_accuracy
+    monkeypatch.setattr(pipeline, "check_accuracy", check)
+    compiled = tilewright.compile(block, effort=0, database=":memory:")
+    assert_close(compiled(image()), jax.jit(block)(image()))
+    assert compiled.report().mode == "native" and len(calls) == 2
+    assert not any("winograd" in s for s in schedules(compiled))
