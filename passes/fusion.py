@@ -22,7 +22,7 @@ from ..ir.infer import ELEMENTWISE
 from .closed_form import of_indices
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, CONTRACTED, CONTRACTIONS, WINDOWS
-from .lower_moves import JOINS, MAX_PARTS, is_place
+from .lower_moves import JOINS, MAX_PARTS, MOVES, is_place
 
 _LONGEST_COLUMN = 8192
 """Most values of a column of which a vector's width stays in a second-level cache."""
@@ -341,7 +341,8 @@ class _Grouping:
             case "elementwise", "rows" if feeding.full == region.full:
                 return replace(region, members=())
             case "elementwise", "reduction":
-                return replace(region, members=()) if self._plain_reduction(region) else None
+                fits = self._plain_reduction(region) and not self._puts_together(feeding)
+                return replace(region, members=()) if fits else None
             case "rows", "elementwise" if region.full in (feeding.full, feeding.reduced):
                 return replace(feeding, members=())
             case "rows", "rows" if (feeding.full, feeding.kept) == (region.full, region.kept):
@@ -403,6 +404,9 @@ class _Grouping:
 
     def _all_aliases(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode in ALIASES for m in region.members)
+
+    def _puts_together(self, region: Region) -> bool:
+        return any(self.graph.ops[m].opcode in MOVES for m in region.members)
 
     def _plain_reduction(self, region: Region) -> bool:
         return len(region.members) == 1 and self.graph.ops[region.members[0]].opcode in AXIS_REDUCTIONS
