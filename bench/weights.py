@@ -141,14 +141,14 @@ def informativeness(
     """
     first, second = make_input(rng), make_input(rng)
 
-    def run(weights: Mapping[str, NDArray[np.generic]], args: tuple[object, ...]) -> NDArray[np.generic]:
+    def run(weights: Mapping[str, NDArray[np.generic]], args: tuple[object, ...]) -> NDArray[np.floating]:
         result = apply(weights, *args)
         return np.asarray(result[0] if isinstance(result, tuple) else result)
 
     reference = run(weights, first)
     scale = float(np.abs(reference).max())
 
-    def change(output: NDArray[np.generic]) -> float:
+    def change(output: NDArray[np.floating]) -> float:
         return float(np.abs(output - reference).max()) / scale
 
     changes: dict[str, float] = {}
