@@ -60,7 +60,7 @@ def find_workload(suite: SuiteName, name: str) -> Workload | None:
     match suite:
         case "kernels":
             if name not in KERNELS:
-                raise ValueError(f"expected one of {', '.join(KERNELS)}, found {name!r}")
+                raise ValueError(f"expected a row of the kernel suite, found {name!r}: there are {', '.join(KERNELS)}")
             return KERNELS[name]
         case "models":
             return None

@@ -141,14 +141,14 @@ def informativeness(
     """
     first, second = make_input(rng), make_input(rng)
 
-    def run(weights: Mapping[str, NDArray[np.generic]], args: tuple[object, ...]) -> NDArray[np.float64]:
+    def run(weights: Mapping[str, NDArray[np.generic]], args: tuple[object, ...]) -> NDArray[np.floating]:
         result = apply(weights, *args)
-        return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)
+        return np.asarray(result[0] if isinstance(result, tuple) else result)
 
     reference = run(weights, first)
     scale = float(np.abs(reference).max())
 
-    def change(output: NDArray[np.float64]) -> float:
+    def change(output: NDArray[np.floating]) -> float:
         return float(np.abs(output - reference).max()) / scale
 
     changes: dict[str, float] = {}

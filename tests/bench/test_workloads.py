@@ -133,7 +133,9 @@ def test_chain_that_does_not_fit_together_is_refused() -> None:
 
 
 def test_unknown_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of matmul-512"):
+    with pytest.raises(
+        ValueError, match="expected a row of the kernel suite, found 'matmul-513': there are matmul-512"
+    ):
         load_case("kernels", "matmul-513")
 
 
