@@ -147,6 +147,13 @@ def _truth(op: Op, r: Rewriter) -> int | None:
     return condition if fits else None
 
 
+def _of_truth(op: Op, r: Rewriter) -> int | None:
+    """A truth value as a number differs from zero, or is larger, where it is true."""
+    inner = r.producer(op.operands[0])
+    fits = inner is not None and inner.opcode == "convert_element_type" and scalar(op.operands[1], r) == 0
+    return inner.operands[0] if inner is not None and fits and same_type(inner.operands[0], op, r) else None
+
+
 def _exact_division(op: Op, r: Rewriter) -> int | None:
     """Dividing by a power of two is multiplying by its inverse, which is faster."""
     value, divisor = op.operands
@@ -385,6 +392,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_double_negation, "neg", "not"),
     _rule(_stretched, "and", "or"),
     _rule(_truth, "select_n"),
+    _rule(_of_truth, "ne", "gt"),
     _rule(_exact_division, "div"),
     _rule(_there_and_back, "convert_element_type"),
     _rule(_convert_chain, "convert_element_type"),
