@@ -22,6 +22,8 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
     lanes = target.vector_bits // 32
+    if any(_wide_result(block, leading, lanes) for block in parts.reductions):
+        return None
     default: Decisions = {"lanes": 4 * lanes}
     choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes)}
     return Sketch("rows", choices, default, lambda d: _rows_trace(parts, leading, int(d["lanes"]), lanes, target))
@@ -31,6 +33,13 @@ def _along_memory(reduction: Block) -> bool:
     """Whether the innermost reduced values of an operand are neighbours in memory, so that they fill vectors."""
     last = [i for i in reduction.iters if i.kind == "reduce"][-1:]
     return any(r.index and r.index[-1].coefficient(i.name) == 1 for i in last for r in reads(reduction.value))
+
+
+def _wide_result(reduction: Block, leading: list[Iter], lanes: int) -> bool:
+    """Whether a row has several results of a reduction, whose partial results could not be kept in registers."""
+    own = [i for i in reduction.iters if i.kind == "data" and i not in leading and i.extent > 1]
+    last = [i for i in reduction.iters if i.kind == "reduce"][-1]
+    return bool(own) and last.extent >= lanes
 
 
 def _shared_rows(parts: Anatomy) -> list[Iter]:
