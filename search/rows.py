@@ -26,6 +26,8 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     if (not leading and parts.root.iters) or not all(_along_memory(block) for block in parts.reductions):
         return None
     lanes = vector_lanes(func, target)
+    if any(_wide_result(block, leading, lanes) for block in parts.reductions):
+        return None
     stores = store_choices(parts, target)
     default: Decisions = {"lanes": 4 * lanes, "stores": stores[0]}
     choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes), "stores": stores}
@@ -40,6 +42,13 @@ def _along_memory(reduction: Block) -> bool:
     """Whether the innermost reduced values of an operand are neighbours in memory, so that they fill vectors."""
     last = [i for i in reduction.iters if i.kind == "reduce"][-1:]
     return any(r.index and r.index[-1].coefficient(i.name) == 1 for i in last for r in reads(reduction.value))
+
+
+def _wide_result(reduction: Block, leading: list[Iter], lanes: int) -> bool:
+    """Whether a row has several results of a reduction, whose partial results could not be kept in registers."""
+    own = [i for i in reduction.iters if i.kind == "data" and i not in leading and i.extent > 1]
+    last = [i for i in reduction.iters if i.kind == "reduce"][-1]
+    return bool(own) and last.extent >= lanes
 
 
 def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> Trace:
