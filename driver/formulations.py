@@ -45,6 +45,8 @@ _DOUBT = 1.6
 """How much slower than that it may be predicted to be for it to be measured."""
 _ACCURACY = 0.75
 """Share of the error that the contract allows which a formulation may make on random arguments."""
+_STREAMING = 0.5
+"""Share of the memory's bandwidth that constants are taken to be read with, beside what else runs."""
 _STAGE_SECONDS = 1.5e-6
 """What a barrier between two kernels costs."""
 
@@ -112,7 +114,7 @@ def _first_better(task: Task, most_s: float, checks: Checks) -> Alternative | No
         if choices is None or timed is None:
             continue
         if checks.measured:
-            seconds = max(timed, _streaming(formulation, checks.target))
+            seconds = max(timed, sum(_streaming(p, formulation, checks.target) for p in formulation.parts))
         if seconds <= most_s:
             parts = {digest(p.func): c for p, c in zip(formulation.parts, choices, strict=True)}
             return Alternative(name, parts, seconds)
@@ -128,8 +130,7 @@ def predict(formulation: Formulation, traces: Sequence[Trace], target: Target) -
             total += predict_tiled(part.func, target)
             continue
         own = float(predict_native(part.func, [trace], target)[0])
-        streamed = sum(array.nbytes for name, array in formulation.constants.items() if name in part.args)
-        total += max(own, streamed / (target.bandwidth_gbs * 1e9))
+        total += max(own, _streaming(part, formulation, target))
     return total
 
 
@@ -259,6 +260,7 @@ def _measure_data(
     return MeasureData(inputs, (result,), (allowed,), constants)
 
 
-def _streaming(formulation: Formulation, target: Target) -> float:
-    """Seconds to read its constants from memory, where a network has them, not a loop that measures one kernel."""
-    return sum(c.nbytes for c in formulation.constants.values()) / (target.bandwidth_gbs * 1e9)
+def _streaming(part: Part, formulation: Formulation, target: Target) -> float:
+    """Seconds to read a part's constants from memory, where a network has them, not a loop that measures one kernel."""
+    size = sum(type_.nbytes for name, type_ in formulation.constants.items() if name in part.args)
+    return size / (_STREAMING * target.bandwidth_gbs * 1e9)
