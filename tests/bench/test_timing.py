@@ -27,7 +27,7 @@ def test_long_calls_are_timed_one_by_one_and_short_ones_together() -> None:
         calls.append(time.perf_counter())
         time.sleep(0.005)
 
-    assert watch.sample(long) == pytest.approx(5.0, rel=0.5) and watch.sample(long) > 4.0
+    assert min(watch.sample(long) for _ in range(2)) > 4.0  # a busy machine may take any time longer
     assert len(calls) == 2
     short = Stopwatch()
     short.sample(lambda: calls.append(0.0))
