@@ -14,6 +14,7 @@ from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import BINARY, COMPARE, UNARY
 from .manager import Rewriter, RewriteRule, apply_rules
+from .static_update import UPDATE, scatter_of_window, update_of_everything
 from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
@@ -335,6 +336,8 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
     _rule(squeeze_before_transpose, "squeeze"),
     _rule(_slice_of_slice, "slice"),
+    _rule(scatter_of_window, "scatter"),
+    _rule(update_of_everything, UPDATE),
     _rule(_pad_into_convolution, "conv_general_dilated"),
     _rule(_scalar_operand, *_SPREADABLE),
     _rule(_constant_operand, *_SPREADABLE),
