@@ -6,19 +6,19 @@ Tables hold addresses of this process: they are never written to disk, and never
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...ir import dtypes
-from ...ir.plan import ExecPlan, PlanError, Slot, Stage, verify_plan
+from ...ir.plan import ExecPlan, PlanError, Slot, Stage, Window, slot_text, verify_plan
 from .kernel import Kernel
 from .link import digest, load
+from .phases import Group, Phase, groups_of
 from .runtime import CLAIMS_OFFSET, HUGE_PAGE, PLAN_FIELDS, POOL_SLOTS, SEPARATION
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ _ABSOLUTE_BASE = 0
 _ARENA_BASE = 1
 
 _CACHE_LINE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Neighbouring stages between two barriers: one stage in chunks, or any number of one-chunk stages."""
-
-    stages: tuple[Stage, ...]
-    chunks: int
 
 
 class PlanTable:
@@ -71,7 +63,8 @@ class PlanTable:
         verify_plan(plan)
         verify_kernels(plan, kernels)
         self._memory: list[object] = []
-        phases = phases_of(plan)
+        groups = groups_of(plan)
+        phases = [phase for group in groups for phase in group.phases]
         stages = [stage for phase in phases for stage in phase.stages]
         slots = [slot for stage in stages for slot in stage.args]
         bases = FIRST_ARRAY_BASE + len(plan.inputs) + len(plan.outputs)
@@ -80,10 +73,10 @@ class PlanTable:
         bufs_offset = self.bases_offset + 8 * bases
         fields = {
             "participants": self.participants,
-            "phases": len(phases),
+            "groups": len(groups),
+            "group_table": self._rows(_group_rows(groups)),
             "phase_table": self._rows(_phase_rows(phases)),
-            "stages": len(stages),
-            "stage_table": self._rows(_stage_rows(stages, kernels)),
+            "stage_table": self._rows(self._stage_rows(stages, kernels)),
             "bufs": len(slots),
             "slot_table": self._rows([self._slot_row(plan, slot) for slot in slots]),
             "block_bytes": _round_up(bufs_offset + 8 * len(slots), SEPARATION),
@@ -96,14 +89,27 @@ class PlanTable:
         }
         self.address = self._rows([tuple(fields.get(name, 0) for name in PLAN_FIELDS)])
 
+    def _stage_rows(self, stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[tuple[int, ...]]:
+        rows: list[tuple[int, ...]] = []
+        first_buf = 0
+        for stage in stages:
+            kernel = kernels[stage.kernel]
+            strides = [0 if slot.window is None else slot.window.stride for slot in stage.args]
+            moves = self._rows([tuple(strides)]) if any(strides) else 0
+            code = load(kernel.object_code).address(kernel.symbol)
+            rows.append((code, stage.extent, first_buf, len(stage.args), moves))
+            first_buf += len(stage.args)
+        return rows
+
     def _slot_row(self, plan: ExecPlan, slot: Slot) -> tuple[int, int]:
-        """Base number and byte offset of a slot."""
+        """Base number and byte offset of a slot, in the first repetition."""
+        offset = 0 if slot.window is None else slot.window.offset
         if slot.kind == "constant":
-            return _ABSOLUTE_BASE, self._constant(plan.constants[slot.index])
+            return _ABSOLUTE_BASE, self._constant(plan.constants[slot.index]) + offset
         if slot.kind == "arena":
-            return _ARENA_BASE, slot.index
+            return _ARENA_BASE, slot.index + offset
         first = FIRST_ARRAY_BASE + (len(plan.inputs) if slot.kind == "output" else 0)
-        return first + slot.index, 0
+        return first + slot.index, offset
 
     def _constant(self, array: np.ndarray) -> int:
         """Address of a constant's bytes, aligned to a cache line and kept as long as the table."""
@@ -117,18 +123,6 @@ class PlanTable:
         flat[:] = [value for row in rows for value in row]
         self._memory.append(flat)
         return flat.ctypes.data
-
-
-def phases_of(plan: ExecPlan) -> tuple[Phase, ...]:
-    """Group a plan's stages: neighbouring stages of one chunk need no barrier in between; empty ones need nothing."""
-    phases: list[Phase] = []
-    live = [stage for stage in plan.stages if stage.extent > 0]
-    for serial, run in groupby(live, key=lambda stage: stage.chunks == 1):
-        if serial:
-            phases.append(Phase(tuple(run), 1))
-        else:
-            phases.extend(Phase((stage,), stage.chunks) for stage in run)
-    return tuple(phases)
 
 
 def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
@@ -149,7 +143,7 @@ def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
         kernel = kernels.get(stage.kernel)
         if kernel is None:
             raise PlanError(f"{where}: there is no kernel of that name among the {len(kernels)} given")
-        _verify_call(plan, where, stage, kernel)
+        _verify_call(plan, where, stage, kernel, plan.repetitions(number))
         destinations = stage.args[len(stage.args) - kernel.num_outputs :]
         written.update(slot.index for slot in destinations if slot.kind == "output")
     for number, tensor in enumerate(plan.outputs):
@@ -190,7 +184,7 @@ def kernels_digest(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
     return state.hexdigest()
 
 
-def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> None:
+def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel, count: int) -> None:
     if stage.extent != kernel.extent:
         raise PlanError(f"{where}: the kernel's range is {kernel.extent}, the plan says {stage.extent}")
     if len(stage.args) != len(kernel.params):
@@ -201,7 +195,9 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> No
         there = f"{where}, argument {position} ({param.name})"
         if position >= first_output and slot.kind in ("input", "constant"):
             raise PlanError(f"{there}: a kernel can't write into {slot.kind} {slot.index}")
-        if slot.kind == "arena":
+        if slot.window is not None:
+            _verify_window(plan, there, slot, slot.window, needed, count)
+        elif slot.kind == "arena":
             if slot.index + needed > plan.arena_bytes:
                 raise PlanError(
                     f"{there}: {needed} bytes at offset {slot.index} exceed the arena of {plan.arena_bytes} bytes"
@@ -212,30 +208,30 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> No
             )
 
 
+def _verify_window(plan: ExecPlan, there: str, slot: Slot, window: Window, needed: int, count: int) -> None:
+    """Check that a window stays inside its memory in every repetition."""
+    available = plan.arena_bytes - slot.index if slot.kind == "arena" else _slot_bytes(plan, slot)
+    ends = (window.offset, window.offset + window.stride * (count - 1))
+    if min(ends) < 0 or max(ends) + needed > available:
+        raise PlanError(
+            f"{there}: {needed} bytes at {ends[0]}..{ends[1]} exceed the {available} bytes of {slot_text(slot)}"
+        )
+
+
 def _slot_bytes(plan: ExecPlan, slot: Slot) -> int:
     if slot.kind == "constant":
         return plan.constants[slot.index].nbytes
     return (plan.inputs if slot.kind == "input" else plan.outputs)[slot.index].nbytes
 
 
+def _group_rows(groups: Sequence[Group]) -> list[tuple[int, ...]]:
+    firsts = itertools.accumulate((len(group.phases) for group in groups), initial=0)
+    return [(first, len(group.phases), group.count) for first, group in zip(firsts, groups, strict=False)]
+
+
 def _phase_rows(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
-    rows: list[tuple[int, ...]] = []
-    first = done = 0
-    for phase in phases:
-        rows.append((first, len(phase.stages), phase.chunks, done))
-        first += len(phase.stages)
-        done += phase.chunks
-    return rows
-
-
-def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[tuple[int, ...]]:
-    rows: list[tuple[int, ...]] = []
-    first_buf = 0
-    for stage in stages:
-        kernel = kernels[stage.kernel]
-        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf))
-        first_buf += len(stage.args)
-    return rows
+    firsts = itertools.accumulate((len(phase.stages) for phase in phases), initial=0)
+    return [(first, len(p.stages), p.chunks, p.count) for first, p in zip(firsts, phases, strict=False)]
 
 
 def _arena_fields(
