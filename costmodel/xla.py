@@ -20,6 +20,12 @@ SHIP_RATIO = 1.15
 
 _KERNEL_S = 5e-6
 """Starting one of XLA's kernels and handing it to the threads."""
+_KERNEL_IN_LOOP_S = 0.2e-6
+"""The same for a product or reduction in the body of a loop: small ones run where they are started."""
+_RUN_IN_LOOP_S = 0.015e-6
+"""The same for elementwise work, which XLA compiles into the loop."""
+_UPDATE_S_PER_ELEMENT = 0.4e-9
+"""Writing a window into an array: one thread does it, without vectors."""
 _DOT_SHARE = 0.9
 _DOT_EXTRA_FLOPS = 6e6
 _CONV_S = 30e-6
@@ -57,7 +63,18 @@ def predict_xla(region: Graph, target: Target) -> float:
         region: a graph of transparent operations.
         target: the CPU.
     """
-    return sum(_heavy(region, op, target) for op in region.ops) + _loops(region, target)
+    return sum(_heavy(region, op, target, _KERNEL_S) for op in region.ops) + _loops(region, target, _KERNEL_S)
+
+
+def predict_xla_loop(body: Graph, target: Target) -> float:
+    """Seconds that XLA takes for an iteration of a loop.
+
+    Args:
+        body: a graph of transparent operations.
+        target: the CPU.
+    """
+    heavy = sum(_heavy(body, op, target, _KERNEL_IN_LOOP_S) for op in body.ops)
+    return heavy + _loops(body, target, _RUN_IN_LOOP_S)
 
 
 def first_touch(sizes: Iterable[int], huge_pages: bool) -> float:
@@ -92,7 +109,7 @@ def _feature_axis(op: Op) -> int:
     return int(op.params["dimension_numbers"][2][1])
 
 
-def _heavy(region: Graph, op: Op, target: Target) -> float:
+def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
     """Seconds of an operation that XLA runs as a kernel of its own."""
     threads = target.threads
     peak = target.fma_gflops_per_thread * 1e9 * threads
@@ -100,16 +117,18 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
         moved = sum(region.types[v].nbytes for v in op.operands)
         flops = _flops(region, op)
         rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _DOT_SHARE)
-        return _KERNEL_S + max(rate, _moving(moved, target))
+        return start + max(rate, _moving(moved, target))
     if op.opcode == "conv_general_dilated":
         return _convolution(region, op, peak, threads)
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
+        return start + max(elements / (_REDUCE_ELEMENTS_PER_S * threads), _moving(moved, target))
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
-        return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
+        return start + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
+    if op.opcode == "dynamic_update_slice":
+        return start + region.types[op.operands[1]].size * _UPDATE_S_PER_ELEMENT
     return 0.0
 
 
@@ -130,7 +149,7 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
-def _loops(region: Graph, target: Target) -> float:
+def _loops(region: Graph, target: Target, start: float) -> float:
     """Seconds of the elementwise parts: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
     seconds = 0.0
@@ -141,5 +160,5 @@ def _loops(region: Graph, target: Target) -> float:
             seconds += op.types[0].size / (_MATH_PER_S[op.opcode] * target.threads)
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         if op.result in outputs or any(u.opcode not in ELEMENTWISE | _FREE for u in users):
-            seconds += _KERNEL_S + _moving(2 * region.types[op.result].nbytes, target)
+            seconds += start + _moving(2 * region.types[op.result].nbytes, target)
     return seconds

@@ -17,8 +17,9 @@ from ..ir.graph_edit import remove_dead
 from ..ir.infer import ELEMENTWISE
 from .lower import ALIASES, DTYPES, IDENTITIES, VIEWS
 from .lower_blocks import CONTRACTIONS, REDUCTIONS, WINDOWS
+from .static_update import UPDATE, update_starts
 
-Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction"]
+Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction", "loop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Region:
 
     Args:
         members: indices of operations, ascending.
-        kind: what they amount to.
+        kind: what they amount to; a ``loop`` is a single operation whose body has regions of its own.
         full: the largest shape inside without unit axes; for ``rows`` what is reduced.
         rows: for ``rows`` the number of leading axes of ``full`` that survive the reductions.
     """
@@ -117,6 +118,8 @@ class _Grouping:
             return "reduction"
         if op.opcode in REDUCTIONS:
             return "rows" if self._trailing(op) else "reduction"
+        if update_starts(self.graph, op) is not None:
+            return "elementwise"
         if op.opcode in IDENTITIES or (op.opcode in ELEMENTWISE and op.opcode in self.supported):
             return "elementwise"
         return None
@@ -220,6 +223,8 @@ class _Grouping:
                 return replace(region, members=()) if fits and self._all_aliases(feeding) else None
             case "contraction" | "reduction" | "elementwise", "elementwise" if feeding.full == region.full:
                 return replace(feeding, members=())
+            case "elementwise", "elementwise" if self._only_updates(feeding, region):
+                return replace(region, members=())
             case "contraction" | "reduction" | "elementwise", "alias":
                 return None
             case "elementwise", "rows" if feeding.full == region.full:
@@ -246,6 +251,12 @@ class _Grouping:
             return False
         op = self.graph.ops[region.members[0]]
         return len(feeding.members) == 1 and self.graph.ops[feeding.members[0]].result == op.operands[0]
+
+    def _only_updates(self, feeding: Region, region: Region) -> bool:
+        """Whether what a region computes is read nowhere but as the new contents of a window."""
+        result = self.graph.ops[feeding.members[-1]].result
+        readers = [self.graph.ops[m] for m in region.members if result in self.graph.ops[m].operands]
+        return all(op.opcode == UPDATE and op.operands.index(result) == 1 for op in readers)
 
     def _broadcasts(self, region: Region) -> bool:
         return all(self.graph.ops[m].opcode == "broadcast_in_dim" for m in region.members)

@@ -32,6 +32,7 @@ from ..ir.loop import (
     substitute,
 )
 from ..ir.monoid import MONOIDS
+from .decide import decided
 from .peel import peel
 
 MAX_STATEMENTS = 512
@@ -181,7 +182,7 @@ def _simplify_block(block: Block, ranges: dict[str, Range]) -> Stmt | None:
         inner[it.name] = (0, it.extent - 1)
         iters.append(it)
     block = map_block_indices(replace(block, iters=()), lambda e: e.simplify(inner))
-    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: _decided_read(e, inner)))
+    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: decided(e, inner)))
     guard: list[AffineExpr] = []
     for condition in block.guard:
         lo, hi = condition.bounds(inner)
@@ -208,19 +209,6 @@ def _cut(it: Iter, ranges: dict[str, Range]) -> tuple[Iter, bool]:
     if limit.is_constant:
         return replace(it, extent=limit.const, limit=None), False
     return replace(it, limit=limit), False
-
-
-def _decided_read(expr: Expr, ranges: dict[str, Range]) -> Expr:
-    if not isinstance(expr, Read) or not expr.guard:
-        return expr
-    kept: list[AffineExpr] = []
-    for condition in expr.guard:
-        lo, hi = condition.bounds(ranges)
-        if hi < 0:
-            return Const(expr.otherwise, expr.dtype)
-        if lo < 0:
-            kept.append(condition)
-    return replace(expr, guard=tuple(kept))
 
 
 def _guard_fails(block: Block) -> Stmt | None:

@@ -19,7 +19,9 @@ from ..ir.monoid import MONOIDS
 from .collapse import collapse
 from .expand import expand
 from .lower_blocks import BLOCK_RULES, CONTRACTIONS, WINDOWS, BlockRule, LoweringError
+from .lower_update import choose, window
 from .naming import align_names
+from .static_update import UPDATE, update_starts
 
 __all__ = ["ALIASES", "DTYPES", "IDENTITIES", "VIEWS", "Lowering", "LoweringError", "Workload", "lower"]
 
@@ -125,7 +127,7 @@ class Lowering:
 
     def _op(self, op: Op, written: set[int]) -> None:
         rule = BLOCK_RULES.get(op.opcode)
-        if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | {"iota"}:
+        if rule is None and op.opcode not in ELEMENTWISE | VIEWS | IDENTITIES | {"iota", UPDATE}:
             raise LoweringError(f"expected an operation that loops can express, found {op.opcode}")
         if op.effects or op.opaque:
             raise LoweringError(f"expected a pure transparent operation, found {op.opcode}")
@@ -246,6 +248,8 @@ class Lowering:
             return self._view(op, index)
         if op.opcode == "iota":
             return IndexValue(index[op.params["dimension"]], type_.dtype)
+        if op.opcode == UPDATE:
+            return self._updated(op, index)
         args = tuple(self.element(v, _aligned(self.graph.types[v], type_, index)) for v in op.operands)
         return _elementwise(op, args, type_.dtype)
 
@@ -310,6 +314,15 @@ class Lowering:
         guard = [m for m in moved]
         guard += [constant(n - 1) - m for m, n in zip(moved, type_.shape, strict=True)]
         return self.guarded(op.operands[0], moved, tuple(guard), other.item())
+
+    def _updated(self, op: Op, index: tuple[AffineExpr, ...]) -> Expr:
+        starts = update_starts(self.graph, op)
+        if starts is None:
+            raise LoweringError("expected an update of a known window")
+        old, new = op.operands[:2]
+        conditions = window(index, starts, self.graph.types[new].shape, self.ranges)
+        moved = tuple(i - start for i, start in zip(index, starts, strict=True))
+        return choose(conditions, self.element(new, moved), self.element(old, index))
 
     # ---- Blocks
 

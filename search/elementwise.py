@@ -7,6 +7,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy
 from .sketch import Decisions, Sketch
+from .stencil import stencil
 from .steps import MIN_CHUNKS_PER_THREAD, same_axes, share, trips
 
 
@@ -14,6 +15,8 @@ def elementwise(func: LoopFunc, target: Target) -> Sketch | None:
     """Long runs of vectors, shared among threads."""
     parts = anatomy(func)
     if parts is None or parts.reductions or not parts.root.iters or not same_axes(parts):
+        return None
+    if stencil(func, target) is not None:
         return None
     lanes = target.vector_bits // 32
     last = parts.root.iters[-1]

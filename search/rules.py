@@ -16,6 +16,7 @@ from .elementwise import elementwise
 from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
+from .stencil import stencil
 
 
 def plain(func: LoopFunc, target: Target) -> Sketch | None:
@@ -28,4 +29,4 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("plain", {}, {}, lambda _: tuple(steps))
 
 
-RULES: tuple[SketchRule, ...] = (contraction, channelwise, planes, rows, elementwise, plain)
+RULES: tuple[SketchRule, ...] = (contraction, channelwise, planes, rows, stencil, elementwise, plain)
