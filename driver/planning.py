@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from ..backends.xla import PLAN
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
 from ..ir.loop import Buffer
-from ..ir.plan import ExecPlan, Slot, Stage
+from ..ir.plan import ExecPlan
 from ..ir.target import Target
 from ..ir.text import digest
 from ..passes.fusion import Region, group, sink_views
 from ..passes.lower import LoweringError, Workload, lower
-from ..passes.memory import Lifetime, assign_offsets
 from ..passes.packing import pack_array
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
 from ..search.contest import chunk_count
+from .loop_costs import loop_chunks
+from .loops import Loop, add_loop, native_loop
+from .program import KernelCall, Place, Program
 
 SUPPORTED_OPS = frozenset(name for name, types in SUPPORTED.items() if "float32" in types)
 
@@ -63,13 +65,25 @@ class Partition:
         graph: the graph, views sunk into their readers.
         regions: regions that kernels could compute, with the key of their task (empty for aliases).
         workloads: the workload of each region that has a task, by the region's members.
-        tasks: distinct workloads by key.
+        tasks: distinct workloads by key, those in the bodies of loops included.
+        loops: by operation, loops that can run inside a native call.
     """
 
     graph: Graph
     regions: tuple[tuple[Region, str], ...]
     workloads: Mapping[tuple[int, ...], Workload]
     tasks: Mapping[str, Task]
+    loops: Mapping[int, Loop]
+
+    def native(self, region: Region, known: Collection[str]) -> bool:
+        """Whether a region needs no other kernels than those of known tasks."""
+        if region.kind == "loop":
+            return self.loops[region.members[0]].parts.tasks.keys() <= set(known)
+        return region.kind == "alias" or self.task(region) in known
+
+    def task(self, region: Region) -> str:
+        """Key of the task of a region; empty where it has none."""
+        return next(key for known, key in self.regions if known.members == region.members)
 
 
 def partition(graph: Graph) -> Partition:
@@ -90,12 +104,21 @@ def partition(graph: Graph) -> Partition:
         key = digest(workload.func)
         regions.append((region, key))
         workloads[region.members] = workload
-        known = tasks.get(key)
-        if known is None:
-            tasks[key] = Task(key, workload, inner, 1, region.kind)
-        else:
-            tasks[key] = Task(key, known.workload, known.region, known.count + 1, known.kind)
-    return Partition(graph, tuple(regions), workloads, tasks)
+        _count(tasks, Task(key, workload, inner, 1, region.kind))
+    found = ((index, native_loop(graph, op, partition)) for index, op in enumerate(graph.ops))
+    loops = {index: loop for index, loop in found if loop is not None}
+    for index, loop in loops.items():
+        regions.append((Region((index,), "loop", ()), ""))
+        for task in loop.parts.tasks.values():
+            _count(tasks, replace(task, count=task.count * loop.scan.length))
+    regions.sort(key=lambda item: item[0].members[-1])
+    return Partition(graph, tuple(regions), workloads, tasks, loops)
+
+
+def _count(tasks: dict[str, Task], task: Task) -> None:
+    """Add a task, or how often it occurs where it is known."""
+    known = tasks.get(task.key)
+    tasks[task.key] = task if known is None else replace(known, count=known.count + task.count)
 
 
 def result_bytes(parts: Partition) -> dict[str, list[int]]:
@@ -139,14 +162,13 @@ def assemble(parts: Partition, choices: Mapping[str, Choice], target: Target) ->
     Returns:
         The graph with native calls, and the calls.
     """
-    regions = [r for r, key in parts.regions if r.kind == "alias" or key in choices]
-    key_of = {r.members: key for r, key in parts.regions}
-    builder = _PlanBuilder(parts, {m: choices[k] for m, k in key_of.items() if k in choices}, target)
+    regions = [r for r, _ in parts.regions if parts.native(r, choices.keys())]
+    builder = _PlanBuilder(parts, choices, target)
     graph, natives = parts.graph, []
     for segment in segments(parts.graph, regions):
         ops, native = builder.call(segment)
         index = {o.results[0]: i for i, o in enumerate(graph.ops) if o.results}
-        graph = replace_region(graph, [index[parts.graph.ops[m].result] for m in segment.members], ops)
+        graph = replace_region(graph, [index[parts.graph.ops[m].results[0]] for m in segment.members], ops)
         natives.append(native)
     return graph, natives
 
@@ -154,7 +176,7 @@ def assemble(parts: Partition, choices: Mapping[str, Choice], target: Target) ->
 @dataclass(slots=True)
 class _PlanBuilder:
     parts: Partition
-    choices: Mapping[tuple[int, ...], Choice]
+    choices: Mapping[str, Choice]
     target: Target
     packed: dict[tuple[int, Buffer], np.ndarray] = field(default_factory=dict)
 
@@ -164,37 +186,57 @@ class _PlanBuilder:
         graph = subgraph(whole, segment.members)
         roots = _alias_roots(whole, segment)
         outputs = tuple(dict.fromkeys(roots.get(v, v) for v in graph.outputs))
-        slots = _Slots(whole, tuple(graph.inputs), outputs, roots)
+        loops = {r: self.parts.loops[r.members[0]] for r in segment.regions if r.kind == "loop"}
+        begun = (v for loop in loops.values() for v in loop.read_in_parts if v in graph.constants)
+        inputs = (*graph.inputs, *dict.fromkeys(begun))
+        program = Program(inputs, outputs, roots, {v: whole.types[v].nbytes for v in graph.types})
         constants: list[tuple[int, np.ndarray]] = []
-        stages = [self._arguments(r, constants) for r in segment.regions if r.kind != "alias"]
-        arena, offsets = slots.arena(stages)
+        for region in segment.regions:
+            if region in loops:
+                loop = loops[region]
+                add_loop(loop, program, lambda r, place, loop=loop: self._in_loop(loop, r, place, constants))
+            elif region.kind != "alias":
+                kernel, args = self._arguments(self.parts, region, Place, lambda v: v, constants)
+                chunks = max(chunk_count(kernel.extent, self.target.threads), 1)
+                program.calls.append(KernelCall(kernel, args, chunks))
+        arena, stages = program.layout()
         types = tuple(whole.types[v] for v in outputs)
-        plan = ExecPlan(
-            tuple(graph.inputs.values()),
-            types,
-            tuple(array for _, array in constants),
-            arena,
-            tuple(self._stage(kernel, [slots.slot(a, offsets) for a in args]) for kernel, args in stages),
-        )
-        kernels = {kernel.symbol: kernel for kernel, _ in stages}
+        arrays = tuple(array for _, array in constants)
+        plan = ExecPlan(tuple(whole.types[v] for v in inputs), types, arrays, arena, stages, tuple(program.repeats))
+        kernels = {call.kernel.symbol: call.kernel for call in program.calls}
         native = NativePlan(plan, kernels, tuple(value for value, _ in constants))
         reshaped = [
             Op("reshape", (roots[v],), (v,), (whole.types[v],), {"new_sizes": whole.types[v].shape})
             for v in graph.outputs
             if v in roots
         ]
-        return [Op(PLAN, tuple(graph.inputs), outputs, types, {}, native), *reshaped], native
+        return [Op(PLAN, inputs, outputs, types, {}, native), *reshaped], native
+
+    def _in_loop(
+        self, loop: Loop, region: Region, place: Callable[[int], Place], constants: list[tuple[int, np.ndarray]]
+    ) -> KernelCall:
+        """A kernel call in the body of a loop."""
+        kernel, args = self._arguments(loop.parts, region, place, loop.sources.__getitem__, constants)
+        task = loop.parts.tasks[loop.parts.task(region)]
+        return KernelCall(
+            kernel, args, loop_chunks(task.workload.func, self.choices[task.key].trace, kernel, self.target)
+        )
 
     def _arguments(
-        self, region: Region, constants: list[tuple[int, np.ndarray]]
-    ) -> tuple[Kernel, list[tuple[str, int]]]:
-        """A region's kernel and what it is called with."""
-        kernel, workload = self.choices[region.members].kernel, self.parts.workloads[region.members]
-        args = [("value", v) for v in workload.inputs]
+        self,
+        parts: Partition,
+        region: Region,
+        place: Callable[[int], Place],
+        source: Callable[[int], int],
+        constants: list[tuple[int, np.ndarray]],
+    ) -> tuple[Kernel, tuple[Place, ...]]:
+        """A region's kernel and what it is called with; ``source`` says where a constant is in the whole graph."""
+        kernel, workload = self.choices[parts.task(region)].kernel, parts.workloads[region.members]
+        args = [place(v) for v in workload.inputs]
         buffers = kernel.params[len(args) : len(args) + len(workload.constants)]
         for value, buffer in zip(workload.constants, buffers, strict=True):
-            args.append(("constant", self._constant(value, buffer, constants)))
-        return kernel, [*args, *(("value", v) for v in workload.outputs)]
+            args.append(Place(self._constant(source(value), buffer, constants), constant=True))
+        return kernel, (*args, *(place(v) for v in workload.outputs))
 
     def _constant(self, value: int, buffer: Buffer, constants: list[tuple[int, np.ndarray]]) -> int:
         """Number of a packed constant; regions that read one alike share it."""
@@ -207,10 +249,6 @@ class _PlanBuilder:
         constants.append((value, self.packed[key]))
         return len(constants) - 1
 
-    def _stage(self, kernel: Kernel, args: list[Slot]) -> Stage:
-        chunks = max(chunk_count(kernel.extent, self.target.threads), 1)
-        return Stage(kernel.symbol, tuple(args), kernel.extent, chunks)
-
 
 def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
     """For each alias inside a segment, the value whose memory it shares."""
@@ -220,41 +258,3 @@ def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
             op = graph.ops[region.members[0]]
             roots[op.result] = roots.get(op.operands[0], op.operands[0])
     return roots
-
-
-@dataclass(slots=True)
-class _Slots:
-    """Where a segment's values live."""
-
-    graph: Graph
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    roots: Mapping[int, int]
-
-    def _home(self, value: int) -> Slot | None:
-        """The slot of an input or output, by itself or through an alias; None for an intermediate."""
-        value = self.roots.get(value, value)
-        if value in self.inputs:
-            return Slot("input", self.inputs.index(value))
-        return Slot("output", self.outputs.index(value)) if value in self.outputs else None
-
-    def arena(self, stages: Sequence[tuple[Kernel, list[tuple[str, int]]]]) -> tuple[int, dict[int, int]]:
-        """The arena's size and the offset of each intermediate."""
-        lives: dict[int, Lifetime] = {}
-        for number, (_, args) in enumerate(stages):
-            for kind, value in args:
-                if kind != "value" or self._home(value) is not None:
-                    continue
-                value = self.roots.get(value, value)
-                type_ = self.graph.types[value]
-                known = lives.get(value)
-                lives[value] = Lifetime(type_.nbytes, known.first if known else number, number)
-        offsets, size = assign_offsets(lives)
-        return size, offsets
-
-    def slot(self, arg: tuple[str, int], offsets: Mapping[int, int]) -> Slot:
-        """The slot of a kernel's argument."""
-        kind, value = arg
-        if kind == "constant":
-            return Slot("constant", value)
-        return self._home(value) or Slot("arena", offsets[self.roots.get(value, value)])
