@@ -5,6 +5,7 @@ A manifest refers to the other members by name and digest; nothing in a file cou
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import ml_dtypes
@@ -15,7 +16,7 @@ from ..ir import dtypes
 from ..ir.graph import GraphError, TensorType
 from ..ir.graph_text import parse_type
 from ..ir.loop import Buffer, Pack, Scope
-from ..ir.plan import Condition, Slot, SlotKind
+from ..ir.plan import Condition, Slot, SlotKind, Window
 from .errors import ArtifactError
 
 SCHEMA = 1
@@ -67,7 +68,8 @@ MemberName = Annotated[
 TypeText = Annotated[str, Field(max_length=1000), AfterValidator(_is_type)]
 ConstantDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Symbol = Annotated[str, Field(pattern=r"^tw_[0-9a-f]{24}$")]
-SlotText = Annotated[str, Field(pattern=r"^(input|output|constant|arena):\d{1,15}$")]
+_SLOT = r"(input|output|constant|arena):(\d{1,15})(?:@(\d{1,15})([+-]\d{1,15}))?"
+SlotText = Annotated[str, Field(pattern=f"^{_SLOT}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_ELEMENTS, strict=True)]
 
 
@@ -190,9 +192,20 @@ class StageEntry(_Model):
 
 
 def _slot(text: str) -> Slot:
+    """What `ir.plan.slot_text` made a text of."""
+    found = re.fullmatch(_SLOT, text)
+    assert found is not None, text
+    kind, index, offset, stride = found.groups()
     kinds: dict[str, SlotKind] = {"input": "input", "output": "output", "constant": "constant", "arena": "arena"}
-    kind, index = text.split(":")
-    return Slot(kinds[kind], int(index))
+    return Slot(kinds[kind], int(index), None if offset is None else Window(int(offset), int(stride)))
+
+
+class RepeatEntry(_Model):
+    """Stages of a plan that are repeated; see `ir.plan.Repeat`."""
+
+    first: Count
+    stages: Count
+    count: Count
 
 
 class NativeCall(_Model):
@@ -205,6 +218,7 @@ class NativeCall(_Model):
         constants: the constants that its kernels read, each to be packed as its first reader wants it.
         arena_bytes: memory for intermediates.
         stages: kernel calls in order.
+        repeats: which of them are repeated.
     """
 
     target: Annotated[str, Field(pattern=r"^tilewright_[0-9a-f]{32}_[0-9a-f]{8}$")]
@@ -213,6 +227,7 @@ class NativeCall(_Model):
     constants: tuple[ConstantDigest, ...]
     arena_bytes: Count
     stages: tuple[StageEntry, ...]
+    repeats: tuple[RepeatEntry, ...] = ()
 
 
 class Manifest(_Model):

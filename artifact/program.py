@@ -27,11 +27,11 @@ from ..backends.xla import emit
 from ..driver.planning import NativePlan
 from ..ir.graph import Constant, Graph
 from ..ir.graph_text import canonical, print_graph
-from ..ir.plan import ExecPlan, PlanError, Slot, Stage
+from ..ir.plan import ExecPlan, PlanError, Repeat, Slot, Stage, slot_text
 from ..passes.packing import pack_array
 from .archive import Archive
 from .errors import ArtifactError
-from .manifest import KernelEntry, NativeCall, Parameter, StageEntry, numpy_dtype, type_of_text
+from .manifest import KernelEntry, NativeCall, Parameter, RepeatEntry, StageEntry, numpy_dtype, type_of_text
 
 GRAPH = "graph.txt"
 EXPORTED = "program.export"
@@ -68,7 +68,7 @@ def describe_program(
     parameters = _parameters(running)
     wanted = set(_NAMED.findall(text)) | {c.digest for c in parameters.values()}
     wanted |= {graph.constants[value].digest for native in natives for value in native.sources}
-    constants = {c.digest: c for c in graph.constants.values() if c.digest in wanted}
+    constants = {c.digest: c for c in _all_constants(graph) if c.digest in wanted}
     kernels = {symbol: kernel for native in natives for symbol, kernel in native.kernels.items()}
     members = {GRAPH: text.encode(), EXPORTED: _exported(running, parameters, natives)}
     members |= {f"constants/{digest}.bin": np.ascontiguousarray(c.value).tobytes() for digest, c in constants.items()}
@@ -83,6 +83,12 @@ def describe_program(
         tuple(_describe_call(graph, native) for native in natives),
         members,
     )
+
+
+def _all_constants(graph: Graph) -> list[Constant]:
+    """Constants of a graph and of the loops in it."""
+    inside = [c for op in graph.ops if op.body is not None for c in _all_constants(op.body)]
+    return [*graph.constants.values(), *inside]
 
 
 def _parameters(running: Graph) -> dict[int, Constant]:
@@ -130,19 +136,16 @@ def _describe_call(graph: Graph, native: NativePlan) -> NativeCall:
         stages=tuple(
             StageEntry(
                 kernel=stage.kernel,
-                args=tuple(map(_slot_text, stage.args)),
+                args=tuple(map(slot_text, stage.args)),
                 extent=stage.extent,
                 chunks=stage.chunks,
-                condition=None if stage.condition is None else _slot_text(stage.condition.slot),
+                condition=None if stage.condition is None else slot_text(stage.condition.slot),
                 wanted=stage.condition is None or stage.condition.wanted,
             )
             for stage in plan.stages
         ),
+        repeats=tuple(RepeatEntry(first=r.first, stages=r.stages, count=r.count) for r in plan.repeats),
     )
-
-
-def _slot_text(slot: Slot) -> str:
-    return f"{slot.kind}:{slot.index}"
 
 
 # ---- from a file
@@ -214,7 +217,8 @@ def _plan(call: NativeCall, kernels: Mapping[str, Kernel], constants: Mapping[st
         for number, digest in enumerate(call.constants)
     )
     inputs, outputs = (tuple(map(type_of_text, types)) for types in (call.inputs, call.outputs))
-    return ExecPlan(inputs, outputs, packed, call.arena_bytes, stages)
+    repeats = tuple(Repeat(r.first, r.stages, r.count) for r in call.repeats)
+    return ExecPlan(inputs, outputs, packed, call.arena_bytes, stages, repeats)
 
 
 def _packed(array: np.ndarray, slot: Slot, stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> np.ndarray:

@@ -102,6 +102,9 @@ def _equation(op: Op, operands: list[Any], results: list[Var]) -> JaxprEqn:
     if isinstance(op.ref, JaxOp):
         ref = op.ref
         return new_jaxpr_eqn(operands, results, ref.primitive, ref.params, ref.effects, ctx=ref.ctx)
+    if op.body is not None:
+        params = {**op.params, "jaxpr": emit(op.body)}
+        return new_jaxpr_eqn(operands, results, jax.lax.scan_p, params, no_effects)
     return new_jaxpr_eqn(operands, results, _primitive(op), decode(op.opcode, op.params), no_effects)
 
 

@@ -28,6 +28,7 @@ from ..ir.loop import (
     operands,
     reads,
 )
+from ..passes.decide import by_place
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -217,7 +218,9 @@ def _cycles(block: Block, main: bool) -> float:
     pending: list[tuple[Expr, bool]] = [(block.value, main)]
     while pending:
         expr, free = pending.pop()
-        if isinstance(expr, Apply) and _varies(expr, inner):
+        if isinstance(expr, Apply) and expr.op == "select_n" and by_place(expr.args[0]):
+            pending += [(arg, False) for arg in expr.args[1:]]  # loops are cut so that it is decided nearly everywhere
+        elif isinstance(expr, Apply) and _varies(expr, inner):
             total += 0.0 if free and expr.op == "mul" else _cost(expr)
             pending += [(arg, False) for arg in expr.args]
         elif isinstance(expr, Where | Let):

@@ -17,7 +17,7 @@ from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
-FEATURE_VERSION = 4
+FEATURE_VERSION = 5
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -85,7 +85,8 @@ _LINE_LOADS = 16.0
 """Loads that a lane takes which lies in a cache line of its own, where nothing is computed that hides it."""
 _PICKED_STRIDE = 4
 """Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
-_DISPATCH_S = 1.5e-6
+DISPATCH_S = 1.5e-6
+"""What calling a kernel costs by itself, on all threads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,6 +294,10 @@ class FeatureExtractor:
         # The threads share the whole: each one's caches see a part of it.
         sets = np.concatenate([sets[:, :1] / threads, sets[:, 1:]], axis=1)
         l2, l1_level = self._traffic(nests, live, sets, target.l1_bytes * 0.75)
+        if not self.work.reduces.any():
+            # What a band of a chain of elementwise steps leaves for the next step stays where it is.
+            live = live * ~(self._private()[None, None, :] & (nests.placed == 1)[:, None, None])
+            total = live[:, 0].sum(axis=1)
         l3, l2_level = self._traffic(nests, live, sets, target.l2_bytes * 0.75)
         memory, _ = self._traffic(nests, live, sets, target.l3_bytes * 0.75)
         memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
@@ -345,7 +350,7 @@ class FeatureExtractor:
         moving = columns["log_l2_cycles"] + columns["log_l3_cycles"] + columns["log_memory_cycles"]
         both = np.maximum(compute, moving) + 0.3 * np.minimum(compute, moving)
         threads = max(self.target.threads, 1)
-        return _DISPATCH_S + both * np.maximum(columns["imbalance"], 1.0) / threads / self.hz
+        return DISPATCH_S + both * np.maximum(columns["imbalance"], 1.0) / threads / self.hz
 
 
 def _elements(access: Access, spans: np.ndarray) -> np.ndarray:

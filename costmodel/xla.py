@@ -21,6 +21,12 @@ SHIP_RATIO = 1.15
 
 _KERNEL_S = 5e-6
 """Starting one of XLA's kernels and handing it to the threads."""
+_KERNEL_IN_LOOP_S = 0.2e-6
+"""The same for a product or reduction in the body of a loop: small ones run where they are started."""
+_RUN_IN_LOOP_S = 0.015e-6
+"""The same for elementwise work, which XLA compiles into the loop."""
+_UPDATE_S_PER_ELEMENT = 0.4e-9
+"""Writing a window into a carry: one thread does it, without vectors."""
 _DOT_SHARE = 0.9
 """Share of the peak that a product of two matrices reaches whose left one has its rows as they are used."""
 _TRANSPOSED_SHARE = 0.75
@@ -88,7 +94,19 @@ def predict_xla(region: Graph, target: Target) -> float:
         region: a graph of transparent operations.
         target: the CPU.
     """
-    return sum(_heavy(region, op, target) for op in region.ops) + _loops(region, target)
+    return sum(_heavy(region, op, target, _KERNEL_S) for op in region.ops) + _loops(region, target, _KERNEL_S)
+
+
+def predict_xla_loop(body: Graph, target: Target) -> float:
+    """Seconds that XLA takes for an iteration of a loop.
+
+    Args:
+        body: a graph of transparent operations.
+        target: the CPU.
+    """
+    heavy = sum(_heavy(body, op, target, _KERNEL_IN_LOOP_S) for op in body.ops)
+    updates = (body.types[op.operands[1]].size for op in body.ops if op.opcode == "dynamic_update_slice")
+    return heavy + _UPDATE_S_PER_ELEMENT * sum(updates) + _loops(body, target, _RUN_IN_LOOP_S)
 
 
 def first_touch(sizes: Iterable[int], huge_pages: bool) -> float:
@@ -124,7 +142,7 @@ def _feature_axis(op: Op) -> int:
     return int(op.params["dimension_numbers"][2][1])
 
 
-def _heavy(region: Graph, op: Op, target: Target) -> float:
+def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
     """Seconds of an operation that XLA runs as a kernel of its own."""
     threads = target.threads
     peak = target.fma_gflops_per_thread * 1e9 * threads
@@ -132,18 +150,18 @@ def _heavy(region: Graph, op: Op, target: Target) -> float:
         moved = sum(region.types[v].nbytes for v in op.operands)
         flops = _flops(region, op)
         rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _dot_share(region, op))
-        return _KERNEL_S + max(rate, _moving(moved, target))
+        return start + max(rate, _moving(moved, target))
     if op.opcode == "conv_general_dilated":
         return _convolution(region, op, peak, threads)
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return _KERNEL_S + max(elements / (_reduced_per_s(op) * threads), _streaming(moved, target))
+        return start + max(elements / (_reduced_per_s(op) * threads), _streaming(moved, target))
     if op.opcode in _PLACES:
-        return _KERNEL_S + elements / (_PLACE_ELEMENTS_PER_S * threads)
+        return start + elements / (_PLACE_ELEMENTS_PER_S * threads)
     if op.opcode in _WINDOWS:
         window = math.prod(op.params["window_dimensions"])
-        return _KERNEL_S + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
+        return start + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
     return 0.0
 
 
@@ -217,7 +235,7 @@ def _is_constant(region: Graph, value: int) -> bool:
     return value in region.constants and region.types[value].size == 1
 
 
-def _loops(region: Graph, target: Target) -> float:
+def _loops(region: Graph, target: Target, start: float) -> float:
     """Seconds of the elementwise parts and of moving: each run of them between heavier operations is one fused loop."""
     outputs = set(region.outputs)
     fused = ELEMENTWISE | _FREE | _MOVES
@@ -229,7 +247,7 @@ def _loops(region: Graph, target: Target) -> float:
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         ends = op.result in outputs or any(u.opcode not in fused for u in users)
         if ends and (op.opcode in ELEMENTWISE or op.result in outputs):
-            seconds += _KERNEL_S + _streaming(2 * _moved(region, op), target) * _slowdown(op)
+            seconds += start + _streaming(2 * _moved(region, op), target) * _slowdown(op)
     return seconds
 
 

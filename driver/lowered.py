@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backends.llvm.codegen import kernel_ir
 from ..backends.llvm.toolchain import assembly, optimized_ir
@@ -20,6 +20,7 @@ from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import Trace, replay
 from .pipeline import Driver
 from .planning import Partition, assemble, partition
+from .time_tiles import tile_time
 
 TRACED = "traced"
 """Name of the first graph: the program as JAX traced it."""
@@ -84,8 +85,8 @@ class LoweredRegion:
     """Operations that one kernel could compute.
 
     Attributes:
-        kind: What they amount to; an ``alias`` costs nothing.
-        workload: Key of its workload; empty for an alias.
+        kind: What they amount to; an ``alias`` costs nothing; a ``loop`` is followed by the regions of its body.
+        workload: Key of its workload; empty for an alias or a loop.
         graph: The operations.
     """
 
@@ -188,7 +189,7 @@ def lower(graph: Graph, driver: Driver) -> Lowered:
     """
     stages = [(TRACED, graph)]
     PassManager(GRAPH_PASSES, after=lambda step, result: stages.append((step.name, result))).run(graph)
-    parts = partition(stages[-1][1])
+    parts = partition(tile_time(stages[-1][1], driver.target))
     choices = driver.built_choices(parts)
     workloads = tuple(
         LoweredWorkload(
@@ -201,6 +202,11 @@ def lower(graph: Graph, driver: Driver) -> Lowered:
 
 
 def _regions(parts: Partition) -> tuple[LoweredRegion, ...]:
-    return tuple(
-        LoweredRegion(region.kind, key, subgraph(parts.graph, region.members)) for region, key in parts.regions
-    )
+    found: list[LoweredRegion] = []
+    for region, key in parts.regions:
+        found.append(LoweredRegion(region.kind, key, subgraph(parts.graph, region.members)))
+        if region.kind == "loop":
+            loop = parts.loops[region.members[0]]
+            inside = _regions(loop.parts)
+            found += [replace(r, kind=f"{r.kind}, {loop.scan.length} times in a loop") for r in inside]
+    return tuple(found)

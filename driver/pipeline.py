@@ -20,7 +20,7 @@ from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
 from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
-from ..costmodel.xla import SHIP_RATIO, first_touch, predict_xla
+from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
 from ..ir.graph import Graph
 from ..ir.measure import MeasureData, TaskKey, TimingProtocol
@@ -38,10 +38,12 @@ from .formulations import Alternative, Checks, apply, choose, part_kernels
 from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
-from .planning import Choice, NativePlan, Partition, Task, assemble, partition, result_bytes
+from .planning import Choice, NativePlan, Partition, Task, assemble, partition
+from .time_tiles import tile_time
 from .tuning import search_budget, tune
-from .verdicts import Verdict, allocator_mode, graph_key, load_verdict, plans_digest, store_verdict
+from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
 from .verification import measure_request, task_references
+from .worthwhile import worthwhile
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,8 +58,6 @@ LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
 SMALL_POINTS = 1 << 14
 """A workload with at most this many points may do without a schedule rather than interrupt a native call."""
-CALL_SECONDS = 4e-6
-"""What a native call costs beyond its kernels."""
 
 
 @functools.cache
@@ -150,7 +150,7 @@ class Driver:
         """
         outcome = self.outcome
         optimized = self._timed("passes", lambda: PassManager(GRAPH_PASSES).run(graph))
-        parts = self._timed("partition", lambda: partition(optimized))
+        parts = self._timed("partition", lambda: partition(tile_time(optimized, self.target)))
         outcome.parts = parts
         if sum(t.count * predict_xla(t.region, self.target) for t in parts.tasks.values()) < WORTHWHILE_SECONDS:
             return self._original("too little work for a native call to gain anything")
@@ -185,7 +185,7 @@ class Driver:
             tasks = [t for t in parts.tasks.values() if t.key in traces]
             choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
-                choices = self._worthwhile(parts, choices)
+                choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
             failed = self._check([t for t in tasks if t.key in choices], choices)
             outcome.choices = {key: choice for key, choice in choices.items() if key not in failed}
             if not outcome.choices:
@@ -271,14 +271,15 @@ class Driver:
         known = {t.key: self._known_traces(t) for t in rest}
         choices |= self._built(rest, known)
         if not measuring:
-            choices = self._worthwhile(parts, choices)
+            choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
         failed = self._check([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
         """Formulations that are to replace the kernels of tasks."""
         found = self.outcome
-        tasks = [t for t in parts.tasks.values() if t.key in found.choices]
+        apart = {key for _, key in parts.regions}  # what only loops contain has its own kernels alone
+        tasks = [t for t in parts.tasks.values() if t.key in found.choices and t.key in apart]
         timed = {t.key: found.latencies[t.key] for t in tasks if t.key in found.latencies}
         own = {
             t.key: float(predict_native(t.workload.func, [found.choices[t.key].trace], self.target)[0]) for t in tasks
@@ -303,7 +304,8 @@ class Driver:
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
         tasks = list(parts.tasks.values())
-        return self._worthwhile(parts, self._built(tasks, {t.key: self._known_traces(t) for t in tasks}))
+        built = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
+        return worthwhile(parts, built, self.target, MIN_PREDICTED_SPEEDUP)
 
     def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
         """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
@@ -325,25 +327,6 @@ class Driver:
                 else:
                     choices[key] = Choice(trace, kernel)
         return choices
-
-    def _worthwhile(self, parts: Partition, choices: Mapping[str, Choice]) -> dict[str, Choice]:
-        """Choices that are predicted to gain: single ones that clearly lose go, and the rest has to win as a whole."""
-        kept: dict[str, Choice] = {}
-        fresh = result_bytes(parts) if allocator_mode() == "stock" else {}
-        ours = CALL_SECONDS
-        theirs = 0.0
-        for key, choice in choices.items():
-            task = parts.tasks[key]
-            results = fresh.get(key, ())
-            native = float(predict_native(task.workload.func, [choice.trace], self.target)[0])
-            native = task.count * native + first_touch(results, huge_pages=True)
-            usual = task.count * predict_xla(task.region, self.target) + first_touch(results, huge_pages=False)
-            if native > usual + task.count * CALL_SECONDS:
-                continue
-            kept[key] = choice
-            ours += native
-            theirs += usual
-        return kept if kept and theirs >= MIN_PREDICTED_SPEEDUP * ours else {}
 
     def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Choices that were measured; empty where the budget allows nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,13 +14,12 @@ from ..backends.xla import PLAN
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
 from ..ir.loop import Buffer
-from ..ir.plan import Condition, ExecPlan, Slot, Stage
+from ..ir.plan import ExecPlan
 from ..ir.target import Target
 from ..ir.text import digest
 from ..passes.formulation import Formulation, Value
 from ..passes.fusion import Region, group, sink_views
 from ..passes.lower import LoweringError, Workload, lower
-from ..passes.memory import Lifetime, assign_offsets
 from ..passes.packing import pack_array
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
@@ -28,6 +27,9 @@ from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
 from ..search.streaming_form import can_stream
+from .loop_costs import loop_chunks
+from .loops import Loop, add_loop, native_loop
+from .program import KernelCall, Place, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,27 @@ class Partition:
         graph: the graph, views sunk into their readers.
         regions: regions that kernels could compute, with the key of their task (empty for aliases).
         workloads: the workload of each region that has a task, by the region's members.
-        tasks: distinct workloads by key.
-        formulated: regions that are computed by a formulation where that is valid, by their members.
+        tasks: distinct workloads by key, those in the bodies of loops included.
+        loops: by operation, loops that can run inside a native call.
+        formulated: regions that are computed by a formulation where that is valid, by their members; none in loops.
     """
 
     graph: Graph
     regions: tuple[tuple[Region, str], ...]
     workloads: Mapping[tuple[int, ...], Workload]
     tasks: Mapping[str, Task]
+    loops: Mapping[int, Loop]
     formulated: Mapping[tuple[int, ...], Formulated] = field(default_factory=dict)
+
+    def native(self, region: Region, known: Collection[str]) -> bool:
+        """Whether a region needs no other kernels than those of known tasks."""
+        if region.kind == "loop":
+            return self.loops[region.members[0]].parts.tasks.keys() <= set(known)
+        return region.kind == "alias" or self.task(region) in known
+
+    def task(self, region: Region) -> str:
+        """Key of the task of a region; empty where it has none."""
+        return next(key for known, key in self.regions if known.members == region.members)
 
 
 def partition(graph: Graph) -> Partition:
@@ -109,12 +123,21 @@ def partition(graph: Graph) -> Partition:
         key = digest(workload.func)
         regions.append((region, key))
         workloads[region.members] = workload
-        known = tasks.get(key)
-        if known is None:
-            tasks[key] = Task(key, workload, inner, 1, region.kind)
-        else:
-            tasks[key] = Task(key, known.workload, known.region, known.count + 1, known.kind)
-    return Partition(graph, tuple(regions), workloads, tasks)
+        _count(tasks, Task(key, workload, inner, 1, region.kind))
+    found = ((index, native_loop(graph, op, partition)) for index, op in enumerate(graph.ops))
+    loops = {index: loop for index, loop in found if loop is not None}
+    for index, loop in loops.items():
+        regions.append((Region((index,), "loop", ()), ""))
+        for task in loop.parts.tasks.values():
+            _count(tasks, replace(task, count=task.count * loop.scan.length))
+    regions.sort(key=lambda item: item[0].members[-1])
+    return Partition(graph, tuple(regions), workloads, tasks, loops)
+
+
+def _count(tasks: dict[str, Task], task: Task) -> None:
+    """Add a task, or how often it occurs where it is known."""
+    known = tasks.get(task.key)
+    tasks[task.key] = task if known is None else replace(known, count=known.count + task.count)
 
 
 def _grouped(graph: Graph) -> tuple[Region, ...]:
@@ -173,40 +196,23 @@ def assemble(parts: Partition, choices: Mapping[str, Choice], target: Target) ->
     Returns:
         The graph with native calls, and the calls.
     """
-    regions = [r for r, key in parts.regions if r.kind == "alias" or key in choices]
-    key_of = {r.members: key for r, key in parts.regions}
-    builder = _PlanBuilder(parts, {m: choices[k] for m, k in key_of.items() if k in choices}, target)
+    regions = [r for r, _ in parts.regions if parts.native(r, choices.keys())]
+    builder = _PlanBuilder(parts, choices, target)
     graph, natives = parts.graph, []
     for segment in segments(parts.graph, regions):
         ops, native = builder.call(segment)
         index = {o.results[0]: i for i, o in enumerate(graph.ops) if o.results}
-        graph = replace_region(graph, [index[parts.graph.ops[m].result] for m in segment.members], ops)
+        graph = replace_region(graph, [index[parts.graph.ops[m].results[0]] for m in segment.members], ops)
         natives.append(native)
     return graph, natives
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A kernel with what it is called with, and the boolean that decides whether it runs."""
-
-    kernel: Kernel
-    args: tuple[tuple[str, int], ...]
-    condition: tuple[int, bool] | None = None
-
-    @property
-    def values(self) -> tuple[int, ...]:
-        """The values it touches."""
-        tested = () if self.condition is None else (self.condition[0],)
-        return (*(value for kind, value in self.args if kind == "value"), *tested)
 
 
 @dataclass(slots=True)
 class _PlanBuilder:
     parts: Partition
-    choices: Mapping[tuple[int, ...], Choice]
+    choices: Mapping[str, Choice]
     target: Target
     packed: dict[tuple[int, Buffer], np.ndarray] = field(default_factory=dict)
-    temporaries: dict[int, int] = field(default_factory=dict)
 
     def call(self, segment: Segment) -> tuple[list[Op], NativePlan]:
         """The native call of a segment, and the reshapes of its results that are read outside."""
@@ -214,59 +220,84 @@ class _PlanBuilder:
         graph = subgraph(whole, segment.members)
         roots = _alias_roots(whole, segment)
         outputs = tuple(dict.fromkeys(roots.get(v, v) for v in graph.outputs))
-        slots = _Slots(whole, tuple(graph.inputs), outputs, roots)
+        loops = {r: self.parts.loops[r.members[0]] for r in segment.regions if r.kind == "loop"}
+        begun = (v for loop in loops.values() for v in loop.read_in_parts if v in graph.constants)
+        inputs = (*graph.inputs, *dict.fromkeys(begun))
+        program = Program(inputs, outputs, roots, {v: whole.types[v].nbytes for v in graph.types})
         constants: list[tuple[int, np.ndarray]] = []
-        stages = [c for r in segment.regions if r.kind != "alias" for c in self._calls(r, constants)]
-        arena, offsets = slots.arena(stages, self.temporaries)
+        for region in segment.regions:
+            if region in loops:
+                loop = loops[region]
+                add_loop(loop, program, lambda r, place, loop=loop: self._in_loop(loop, r, place, constants))
+            elif region.kind != "alias":
+                program.calls += self._calls(region, program, constants)
+        arena, stages = program.layout()
         types = tuple(whole.types[v] for v in outputs)
-        plan = ExecPlan(
-            tuple(graph.inputs.values()),
-            types,
-            tuple(array for _, array in constants),
-            arena,
-            tuple(self._stage(call, slots, offsets) for call in stages),
-        )
-        kernels = {call.kernel.symbol: call.kernel for call in stages}
+        arrays = tuple(array for _, array in constants)
+        plan = ExecPlan(tuple(whole.types[v] for v in inputs), types, arrays, arena, stages, tuple(program.repeats))
+        kernels = {call.kernel.symbol: call.kernel for call in program.calls}
         native = NativePlan(plan, kernels, tuple(value for value, _ in constants))
         reshaped = [
             Op("reshape", (roots[v],), (v,), (whole.types[v],), {"new_sizes": whole.types[v].shape})
             for v in graph.outputs
             if v in roots
         ]
-        return [Op(PLAN, tuple(graph.inputs), outputs, types, {}, native), *reshaped], native
+        return [Op(PLAN, inputs, outputs, types, {}, native), *reshaped], native
 
-    def _calls(self, region: Region, constants: list[tuple[int, np.ndarray]]) -> list[_Call]:
+    def _in_loop(
+        self, loop: Loop, region: Region, place: Callable[[int], Place], constants: list[tuple[int, np.ndarray]]
+    ) -> KernelCall:
+        """A kernel call in the body of a loop."""
+        kernel, args = self._arguments(loop.parts, region, place, loop.sources.__getitem__, constants)
+        task = loop.parts.tasks[loop.parts.task(region)]
+        return KernelCall(
+            kernel, args, loop_chunks(task.workload.func, self.choices[task.key].trace, kernel, self.target)
+        )
+
+    def _calls(self, region: Region, program: Program, constants: list[tuple[int, np.ndarray]]) -> list[KernelCall]:
         """A region's kernels: its own, or those of its formulation and its own where that is not valid."""
-        own = self._own_call(region, constants)
+        kernel, args = self._arguments(self.parts, region, Place, lambda v: v, constants)
+        own = KernelCall(kernel, args, self._chunks(kernel))
         formulated = self.parts.formulated.get(region.members)
         if formulated is None:
             return [own]
         formulation = formulated.formulation
-        numbers: dict[Value, int] = {}
-        for name, type_ in formulation.temporaries.items():
-            numbers[name] = -1 - len(self.temporaries)
-            self.temporaries[numbers[name]] = type_.nbytes
+        numbers = {name: program.temporary(type_.nbytes) for name, type_ in formulation.temporaries.items()}
         valid = numbers[formulation.valid]
-        calls: list[_Call] = []
+        calls: list[KernelCall] = []
         for part, kernel in zip(formulation.parts, formulated.kernels, strict=True):
-            args: list[tuple[str, int]] = []
-            for name, buffer in zip(part.args, kernel.params, strict=True):
-                value = formulated.constants[name] if isinstance(name, str) and name not in numbers else name
-                if isinstance(value, int) and value in self.parts.graph.constants:
-                    args.append(("constant", self._constant(value, buffer, constants)))
-                else:
-                    args.append(("value", numbers[value] if isinstance(value, str) else value))
-            calls.append(_Call(kernel, tuple(args), (valid, True) if part.guarded else None))
+            values = [self._formulated_value(name, formulated, numbers) for name in part.args]
+            args = tuple(
+                Place(self._constant(v, b, constants), constant=True) if v in self.parts.graph.constants else Place(v)
+                for v, b in zip(values, kernel.params, strict=True)
+            )
+            calls.append(KernelCall(kernel, args, self._chunks(kernel), (valid, True) if part.guarded else None))
         return [*calls, replace(own, condition=(valid, False))]
 
-    def _own_call(self, region: Region, constants: list[tuple[int, np.ndarray]]) -> _Call:
-        """A region's own kernel and what it is called with."""
-        kernel, workload = self.choices[region.members].kernel, self.parts.workloads[region.members]
-        args = [("value", v) for v in workload.inputs]
+    def _formulated_value(self, name: Value, formulated: Formulated, numbers: Mapping[str, int]) -> int:
+        """What a formulation calls by a name: a value of the graph, or a temporary of the program."""
+        if isinstance(name, int):
+            return name
+        return numbers[name] if name in numbers else formulated.constants[name]
+
+    def _chunks(self, kernel: Kernel) -> int:
+        return max(chunk_count(kernel.extent, self.target.threads), 1)
+
+    def _arguments(
+        self,
+        parts: Partition,
+        region: Region,
+        place: Callable[[int], Place],
+        source: Callable[[int], int],
+        constants: list[tuple[int, np.ndarray]],
+    ) -> tuple[Kernel, tuple[Place, ...]]:
+        """A region's kernel and what it is called with; ``source`` says where a constant is in the whole graph."""
+        kernel, workload = self.choices[parts.task(region)].kernel, parts.workloads[region.members]
+        args = [place(v) for v in workload.inputs]
         buffers = kernel.params[len(args) : len(args) + len(workload.constants)]
         for value, buffer in zip(workload.constants, buffers, strict=True):
-            args.append(("constant", self._constant(value, buffer, constants)))
-        return _Call(kernel, (*args, *(("value", v) for v in workload.outputs)))
+            args.append(Place(self._constant(source(value), buffer, constants), constant=True))
+        return kernel, (*args, *(place(v) for v in workload.outputs))
 
     def _constant(self, value: int, buffer: Buffer, constants: list[tuple[int, np.ndarray]]) -> int:
         """Number of a packed constant; regions that read one alike share it."""
@@ -279,16 +310,6 @@ class _PlanBuilder:
         constants.append((value, self.packed[key]))
         return len(constants) - 1
 
-    def _stage(self, call: _Call, slots: _Slots, offsets: Mapping[int, int]) -> Stage:
-        kernel = call.kernel
-        chunks = max(chunk_count(kernel.extent, self.target.threads), 1)
-        condition = None
-        if call.condition is not None:
-            value, wanted = call.condition
-            condition = Condition(slots.slot(("value", value), offsets), wanted)
-        args = tuple(slots.slot(a, offsets) for a in call.args)
-        return Stage(kernel.symbol, args, kernel.extent, chunks, condition)
-
 
 def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
     """For each alias inside a segment, the value whose memory it shares."""
@@ -298,41 +319,3 @@ def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
             op = graph.ops[region.members[0]]
             roots[op.result] = roots.get(op.operands[0], op.operands[0])
     return roots
-
-
-@dataclass(slots=True)
-class _Slots:
-    """Where a segment's values live."""
-
-    graph: Graph
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    roots: Mapping[int, int]
-
-    def _home(self, value: int) -> Slot | None:
-        """The slot of an input or output, by itself or through an alias; None for an intermediate."""
-        value = self.roots.get(value, value)
-        if value in self.inputs:
-            return Slot("input", self.inputs.index(value))
-        return Slot("output", self.outputs.index(value)) if value in self.outputs else None
-
-    def arena(self, stages: Sequence[_Call], temporaries: Mapping[int, int]) -> tuple[int, dict[int, int]]:
-        """The arena's size and the offset of each intermediate; bytes of those that are no values of the graph."""
-        lives: dict[int, Lifetime] = {}
-        for number, call in enumerate(stages):
-            for value in call.values:
-                if self._home(value) is not None:
-                    continue
-                value = self.roots.get(value, value)
-                size = temporaries[value] if value in temporaries else self.graph.types[value].nbytes
-                known = lives.get(value)
-                lives[value] = Lifetime(size, known.first if known else number, number)
-        offsets, size = assign_offsets(lives)
-        return size, offsets
-
-    def slot(self, arg: tuple[str, int], offsets: Mapping[int, int]) -> Slot:
-        """The slot of a kernel's argument."""
-        kind, value = arg
-        if kind == "constant":
-            return Slot("constant", value)
-        return self._home(value) or Slot("arena", offsets[self.roots.get(value, value)])

@@ -11,7 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, new_jaxpr_eqn, no_effects
 
+from ..ir import dtypes
 from ..ir.graph import Graph, GraphBuilder, Op, TensorType
+from ..ir.scan import PARAMS, SCAN
 from .avals import UnsupportedProgram, is_extended, type_of
 from .primitives import encode
 
@@ -95,6 +97,10 @@ class _Reader:
         types = tuple(type_of(var.aval) for var in eqn.outvars)
         if name == "pvary" and operands[0] in self.builder.constants:
             return [self.builder.constant(self.builder.constants[operands[0]].value, types[0])]
+        if usual and name == SCAN and not eqn.effects and (body := _plain_body(eqn.params["jaxpr"])) is not None:
+            params = {name: value for name, value in eqn.params.items() if name != "jaxpr"}
+            if PARAMS == set(params):
+                return self.builder.add(SCAN, operands, params, types, body=body)
         params = encode(eqn.primitive, eqn.params) if usual and not eqn.effects else None
         if params is not None:
             return self.builder.add(name, operands, params, types)
@@ -133,6 +139,16 @@ class _Reader:
             self._keep_alive.append(value)
             self._constants[key] = self.builder.constant(data, type_)
         return self._constants[key]
+
+
+def _plain_body(jaxpr: ClosedJaxpr) -> Graph | None:
+    """The graph of a loop's body, or None where something in it exists in this process only."""
+    try:
+        body = to_graph(jaxpr)
+    except UnsupportedProgram:
+        return None
+    usual = all(dtypes.is_known(type_.dtype) and not type_.varying for type_ in body.types.values())
+    return body if usual and not body.opaque and not any(op.effects for op in body.ops) else None
 
 
 def _is_plain_jit(params: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ cumlogsumexp cummax cummin cumprod cumsum digamma div dot_general dynamic_slice 
 erfc exp exp2 expm1 floor gather ge gt igamma igammac imag integer_pow iota is_finite le lgamma log log1p logistic
 lt max min mul name ne neg nextafter not optimization_barrier or pad polygamma population_count pow pvary real
 reduce_and reduce_max reduce_min reduce_or reduce_precision reduce_prod reduce_sum reduce_window_max
-reduce_window_min reduce_window_sum reduce_xor rem reshape rev round rsqrt select_n shift_left
+reduce_window_min reduce_window_sum reduce_xor rem reshape rev round rsqrt scatter select_n shift_left
 shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stop_gradient sub tan
 tanh threefry2x32 top_k transpose xor zeta
 """.split()
@@ -39,14 +39,24 @@ _ENUMS: Mapping[str, type[enum.Enum]] = {"mode": lax.GatherScatterMode, "roundin
 _NUMBERS: Mapping[str, type] = {
     "conv_general_dilated": lax.ConvDimensionNumbers,
     "gather": lax.GatherDimensionNumbers,
+    "scatter": lax.ScatterDimensionNumbers,
 }
-_GATHER_FIELDS = (
-    "offset_dims",
-    "collapsed_slice_dims",
-    "start_index_map",
-    "operand_batching_dims",
-    "start_indices_batching_dims",
-)
+_FIELDS: Mapping[type, tuple[str, ...]] = {
+    lax.GatherDimensionNumbers: (
+        "offset_dims",
+        "collapsed_slice_dims",
+        "start_index_map",
+        "operand_batching_dims",
+        "start_indices_batching_dims",
+    ),
+    lax.ScatterDimensionNumbers: (
+        "update_window_dims",
+        "inserted_window_dims",
+        "scatter_dims_to_operand_dims",
+        "operand_batching_dims",
+        "scatter_indices_batching_dims",
+    ),
+}
 
 
 class NotPlain(Exception):
@@ -132,8 +142,8 @@ def _encode(name: str, value: Any) -> Param:
         return value
     if isinstance(value, np.bool_ | np.integer | np.floating):
         return value.item()
-    if isinstance(value, lax.GatherDimensionNumbers):
-        return tuple(_encode(name, getattr(value, field)) for field in _GATHER_FIELDS)
+    if type(value) in _FIELDS:
+        return tuple(_encode(name, getattr(value, field)) for field in _FIELDS[type(value)])
     if isinstance(value, tuple | list):
         return tuple(_encode(name, item) for item in value)
     if isinstance(value, enum.Enum) and (name in _ENUMS or isinstance(value, lax.Precision)):

@@ -4,7 +4,8 @@ Values are integers. Opcodes keep the names of `jax.lax` primitives. An operatio
 *transparent*; one that is only known to JAX is *opaque*: it carries an in-process reference that is bound again when
 the graph is emitted, so a graph with an opaque operation can be run and printed but has no portable identity.
 
-Text form and digest are in `graph_text.py`, shape rules in `infer.py`, rewriting helpers in `graph_edit.py`.
+Loops hold what they repeat as a graph of its own (`scan.py`). Text form and digest are in `graph_text.py`, shape rules
+in `infer.py`, rewriting helpers in `graph_edit.py`.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class Op:
         params: Canonical parameters of a transparent operation; never mutated. Empty for an opaque one.
         ref: In-process reference of an opaque operation, else None.
         effects: Names of its side effects; an operation with any is never removed, merged or reordered.
+        body: What a loop repeats, a graph of its own (see `scan.py`); None for everything else.
     """
 
     opcode: str
@@ -129,11 +131,12 @@ class Op:
     params: Mapping[str, Param] = field(default_factory=dict)
     ref: Any = None
     effects: tuple[str, ...] = ()
+    body: Graph | None = None
 
     @property
     def opaque(self) -> bool:
         """Whether only the process that made it can run it."""
-        return self.ref is not None
+        return self.ref is not None or (self.body is not None and self.body.opaque)
 
     @property
     def result(self) -> int:
@@ -276,6 +279,7 @@ class GraphBuilder:
         *,
         ref: Any = None,
         effects: tuple[str, ...] = (),
+        body: Graph | None = None,
     ) -> tuple[int, ...]:
         """Adds an operation and returns its results.
 
@@ -286,6 +290,7 @@ class GraphBuilder:
             types: Types of the results; may be left out where `infer.infer` knows the opcode.
             ref: In-process reference, for an opaque operation.
             effects: Names of side effects.
+            body: What a loop repeats.
 
         Raises:
             GraphError: the types were left out and the opcode has no shape rule.
@@ -298,7 +303,7 @@ class GraphBuilder:
             if types is None:
                 raise GraphError(f"{opcode} has no shape rule: give the types of its results")
         results = tuple(self.fresh() for _ in types)
-        self.append(Op(opcode, tuple(operands), results, tuple(types), params, ref, effects))
+        self.append(Op(opcode, tuple(operands), results, tuple(types), params, ref, effects, body))
         return results
 
     def add1(self, opcode: str, *operands: int, **params: Param) -> int:

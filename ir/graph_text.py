@@ -8,6 +8,14 @@
     %4, %5 = top_k(%3) {"axis": 1, "k": 2} : float32[2,2], int32[2,2]
     return %4, %5
 
+The body of a loop stands between braces behind its operation, indented by two blanks:
+
+    %2 = scan(%0, %1) {"length": 3, ...} : float32[2] {
+      %0 = input float32[2]
+      ...
+      return %4
+    }
+
 `parse_graph(print_graph(g))` gives `g` back exactly when nothing in it is opaque. Parameters are JSON with lists for
 tuples. Constants of at most 16 bytes stand in the text; larger ones are named by content digest and looked up when the
 text is parsed.
@@ -18,17 +26,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from . import dtypes
 from .graph import Constant, Graph, GraphError, Op, Param, TensorType
 from .infer import infer
+from .scan import verify_scan
 
 HEADER = "tilewright.graph 1"
 _INLINE_BYTES = 16
 _NEIGHBOURS = 4
+_OPEN, _CLOSE = " {", "}"
+MAX_DEPTH = 32
+"""How many loops may stand inside each other in a text."""
 
 _TYPE = re.compile(r"(?P<dtype>[^\[\]*@\s]+)(?P<weak>\*?)(?P<varying>(?:@[^\[\]@\s]+)*)\[(?P<shape>[\d,]*)\]")
 _OP = re.compile(r"(?P<opcode>[^\s(]+)\((?P<operands>[^)]*)\)(?P<params> \{.*\})? : (?P<types>.+)")
@@ -36,12 +50,18 @@ _OP = re.compile(r"(?P<opcode>[^\s(]+)\((?P<operands>[^)]*)\)(?P<params> \{.*\})
 
 def print_graph(graph: Graph) -> str:
     """The text of a graph; opaque parts are marked `opaque` and can't be parsed back."""
-    lines = [HEADER]
-    lines += [f"%{value} = input {type_}" for value, type_ in graph.inputs.items()]
+    return "\n".join([HEADER, *_print_lines(graph)]) + "\n"
+
+
+def _print_lines(graph: Graph) -> list[str]:
+    lines = [f"%{value} = input {type_}" for value, type_ in graph.inputs.items()]
     lines += [f"%{value} = constant {_print_constant(constant)}" for value, constant in graph.constants.items()]
-    lines += [_print_op(op) for op in graph.ops]
-    lines.append(f"return {_print_values(graph.outputs)}".rstrip())
-    return "\n".join(lines) + "\n"
+    for op in graph.ops:
+        if op.body is None:
+            lines.append(_print_op(op))
+        else:
+            lines += [_print_op(op) + _OPEN, *(f"  {line}" for line in _print_lines(op.body)), _CLOSE]
+    return [*lines, f"return {_print_values(graph.outputs)}".rstrip()]
 
 
 def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) -> Graph:
@@ -57,17 +77,25 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) ->
     lines = text.rstrip("\n").split("\n")
     if lines[0] != HEADER:
         raise GraphError(f"expected a graph that starts with {HEADER!r}, found {lines[0]!r}")
+    graph, last = _parse_lines(lines, 1, "", constants or {})
+    if last != len(lines):
+        raise GraphError(f"line {last + 1}: text after the return\n  {lines[last]}")
+    verify(graph)
+    return graph
+
+
+def _parse_lines(lines: list[str], start: int, indent: str, constants: Mapping[str, np.ndarray]) -> tuple[Graph, int]:
+    """The graph whose lines begin at `start` behind `indent`, and where the line after its return is."""
     inputs: dict[int, TensorType] = {}
     known: dict[int, Constant] = {}
     ops: list[Op] = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            if line == "return" or line.startswith("return "):
-                if number != len(lines):
-                    raise GraphError("text after the return")
-                graph = Graph(inputs, known, tuple(ops), _parse_values(line[len("return") :]))
-                verify(graph)
-                return graph
+    number = start
+    while number < len(lines):
+        line = lines[number].removeprefix(indent)
+        if line == "return" or line.startswith("return "):
+            with _at(number, lines):
+                return Graph(inputs, known, tuple(ops), _parse_values(line[len("return") :])), number + 1
+        with _at(number, lines):
             left, separator, right = line.partition(" = ")
             if not separator:
                 raise GraphError("expected `%value = ...`")
@@ -76,12 +104,28 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) ->
             if kind == "input":
                 inputs[_single(results)] = parse_type(rest)
             elif kind == "constant":
-                known[_single(results)] = _parse_constant(rest, constants or {})
+                known[_single(results)] = _parse_constant(rest, constants)
             else:
-                ops.append(_parse_op(results, right))
-        except (GraphError, ValueError) as error:
-            raise GraphError(f"line {number}: {error}\n  {line}") from error
+                ops.append(_parse_op(results, right.removesuffix(_OPEN)))
+        number += 1
+        if right.endswith(_OPEN):
+            if len(indent) >= 2 * MAX_DEPTH:
+                raise GraphError(f"line {number}: expected at most {MAX_DEPTH} loops inside each other")
+            body, number = _parse_lines(lines, number, indent + "  ", constants)
+            if number == len(lines) or lines[number] != indent + _CLOSE:
+                raise GraphError(f"line {number + 1}: expected `}}` after the return of a body")
+            ops[-1] = replace(ops[-1], body=body)
+            number += 1
     raise GraphError("expected a last line `return ...`, found the end of the text")
+
+
+@contextmanager
+def _at(number: int, lines: list[str]) -> Iterator[None]:
+    """Says in errors which line they are about."""
+    try:
+        yield
+    except (GraphError, ValueError) as error:
+        raise GraphError(f"line {number + 1}: {error}\n  {lines[number]}") from error
 
 
 def digest(graph: Graph) -> str:
@@ -109,7 +153,12 @@ def canonical(graph: Graph) -> Graph:
         {number[value]: type_ for value, type_ in graph.inputs.items()},
         {number[value]: graph.constants[value] for value in used_constants},
         tuple(
-            Op(op.opcode, renumber(op.operands), renumber(op.results), op.types, op.params, op.ref, op.effects)
+            replace(
+                op,
+                operands=renumber(op.operands),
+                results=renumber(op.results),
+                body=None if op.body is None else canonical(op.body),
+            )
             for op in graph.ops
         ),
         renumber(graph.outputs),
@@ -172,6 +221,10 @@ def _verify_types(graph: Graph, index: int, op: Op, operands: list[TensorType]) 
     if op.opaque:
         return
     try:
+        if op.body is not None:
+            verify_scan(op, operands)
+            verify(op.body)
+            return
         expected = infer(op.opcode, operands, op.params)
     except (GraphError, KeyError, IndexError, ValueError) as error:
         raise _fault(graph, index, f"{op.opcode} does not accept these operands: {error}") from error
@@ -292,6 +345,6 @@ def _parse_constant(text: str, constants: Mapping[str, np.ndarray]) -> Constant:
 
 
 def _opaque_names(graph: Graph) -> list[str]:
-    names = [op.opcode for op in graph.ops if op.opaque]
+    names = [name for op in graph.ops if op.opaque for name in (_opaque_names(op.body) if op.body else [op.opcode])]
     names += [str(constant.type) for constant in graph.constants.values() if not constant.portable]
     return sorted(set(names))

@@ -285,6 +285,13 @@ def _dynamic_update_slice(operands: Types, params: Params) -> TensorType:
     return TensorType(x.shape, x.dtype, x.weak_type and update.weak_type, _joined(operands))
 
 
+def _scatter(operands: Types, params: Params) -> TensorType:
+    _count(operands, 3)
+    x, _, updates = operands
+    _expect(x.dtype == updates.dtype, f"element types differ: {x} and {updates}")
+    return TensorType(x.shape, x.dtype, x.weak_type and updates.weak_type, _joined(operands))
+
+
 def _dot_general(operands: Types, params: Params) -> TensorType:
     _count(operands, 2)
     lhs, rhs = operands
@@ -352,6 +359,7 @@ _RULES: dict[str, Callable[[Types, Params], TensorType | tuple[TensorType, ...]]
     "pad": _pad,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
+    "scatter": _scatter,
     "dot_general": _dot_general,
     "conv_general_dilated": _conv,
 }

@@ -2,7 +2,8 @@
 
 A plan becomes one custom call. Its stages run in order with a barrier after each, and each stage cuts its kernel's
 parallel range ``[0, extent)`` into ``chunks`` parts that run on any threads. Intermediates live in one arena per
-running call, at offsets that the plan fixes; constants (packed weights) belong to the plan.
+running call, at offsets that the plan fixes; constants (packed weights) belong to the plan. A run of stages can be
+repeated; what differs between repetitions is where arguments begin, which moves by a fixed number of bytes each time.
 
 This is pure data: what the kernels are, and how a plan runs, is the business of a backend.
 """
@@ -28,10 +29,25 @@ ARENA_ALIGNMENT = 64
 #: Limits that keep `extent * chunks` and the counters of a running call within 64 bits.
 MAX_CHUNKS = 1 << 20
 MAX_EXTENT = 1 << 40
+#: A running call numbers its stages, repetitions counted, with 32 bits.
+MAX_EXECUTIONS = 1 << 31
 
 
 class PlanError(ValueError):
     """A plan contradicts itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a slot's memory.
+
+    Args:
+        offset: where it begins in the first repetition, in bytes.
+        stride: by how many bytes it moves from one repetition of the stage to the next.
+    """
+
+    offset: int
+    stride: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +57,12 @@ class Slot:
     Args:
         kind: which memory.
         index: number of the input, output or constant; for the arena the offset in bytes.
+        window: which part of it; None for all.
     """
 
     kind: SlotKind
     index: int
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,26 @@ class Stage:
         return self.args if self.condition is None else (*self.args, self.condition.slot)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A run of stages that is executed several times.
+
+    Args:
+        first: number of its first stage.
+        stages: how many stages, at least one.
+        count: how often, at least once.
+    """
+
+    first: int
+    stages: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """Number of the first stage behind it."""
+        return self.first + self.stages
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ExecPlan:
     """A sequence of kernel calls from inputs to outputs; plans compare by identity, equal meaning is an equal `digest`.
@@ -94,6 +132,7 @@ class ExecPlan:
         constants: arrays that the plan owns; never changed after construction.
         arena_bytes: size of the memory for intermediates.
         stages: kernel calls in order.
+        repeats: which of them are repeated; in order, without overlaps.
     """
 
     inputs: tuple[TensorType, ...]
@@ -101,7 +140,12 @@ class ExecPlan:
     constants: tuple[np.ndarray, ...]
     arena_bytes: int
     stages: tuple[Stage, ...]
+    repeats: tuple[Repeat, ...] = ()
     _digest: list[str] = field(default_factory=list, init=False, repr=False)
+
+    def repetitions(self, number: int) -> int:
+        """How often a stage is executed."""
+        return next((r.count for r in self.repeats if r.first <= number < r.end), 1)
 
     @property
     def digest(self) -> str:
@@ -119,13 +163,15 @@ def verify_plan(plan: ExecPlan) -> None:
 
     Raises:
         PlanError: an unknown element type, a slot out of range or misaligned, impossible extents or chunks, an input
-            used as a kernel's destination where the plan can tell, or an output that no stage mentions.
+            used as a kernel's destination where the plan can tell, an output that no stage mentions, or repetitions
+            that overlap, are empty or too many.
     """
     for kind, types in (("input", plan.inputs), ("output", plan.outputs)):
         for number, tensor in enumerate(types):
             _verify_type(f"{kind} {number}", tensor)
     if plan.arena_bytes < 0:
         raise PlanError(f"the arena's size must not be negative, found {plan.arena_bytes}")
+    _verify_repeats(plan)
     for number, stage in enumerate(plan.stages):
         _verify_stage(plan, number, stage)
     mentioned = {slot.index for stage in plan.stages for slot in stage.args if slot.kind == "output"}
@@ -139,6 +185,17 @@ def _verify_type(what: str, tensor: TensorType) -> None:
         raise PlanError(f"{what}: kernels have no element type {tensor.dtype!r}")
     if any(size < 0 for size in tensor.shape):
         raise PlanError(f"{what}: sizes must not be negative, found shape {tuple(tensor.shape)}")
+
+
+def _verify_repeats(plan: ExecPlan) -> None:
+    behind = 0
+    for repeat in plan.repeats:
+        if repeat.first < behind or repeat.stages < 1 or repeat.count < 1 or repeat.end > len(plan.stages):
+            raise PlanError(f"expected repeats of stages in order, at least once each, found {repeat}")
+        behind = repeat.end
+    executions = len(plan.stages) + sum(r.stages * (r.count - 1) for r in plan.repeats)
+    if executions > MAX_EXECUTIONS:
+        raise PlanError(f"expected at most {MAX_EXECUTIONS} executions of stages, found {executions}")
 
 
 def _verify_stage(plan: ExecPlan, number: int, stage: Stage) -> None:
@@ -181,6 +238,7 @@ def _digest(plan: ExecPlan) -> str:
         "constants " + " ".join(f"{array.dtype.name}{list(array.shape)}" for array in plan.constants),
         f"arena {plan.arena_bytes}",
         *(_stage_text(stage) for stage in plan.stages),
+        *(f"repeat {repeat.first}+{repeat.stages} {repeat.count}" for repeat in plan.repeats),
     ]
     state = hashlib.blake2b("\n".join(parts).encode(), digest_size=16)
     for array in plan.constants:
@@ -193,7 +251,13 @@ def _type_text(types: tuple[TensorType, ...]) -> str:
 
 
 def _stage_text(stage: Stage) -> str:
-    slots = " ".join(f"{slot.kind}:{slot.index}" for slot in stage.args)
+    slots = " ".join(map(slot_text, stage.args))
     condition = stage.condition
-    when = "" if condition is None else f" if {condition.slot.kind}:{condition.slot.index} is {condition.wanted}"
+    when = "" if condition is None else f" if {slot_text(condition.slot)} is {condition.wanted}"
     return f"stage {stage.kernel} {stage.extent}/{stage.chunks} {slots}{when}"
+
+
+def slot_text(slot: Slot) -> str:
+    """A slot in words: ``input:0``, or ``input:0@64+16`` for a window that begins at byte 64 and moves by 16."""
+    window = "" if slot.window is None else f"@{slot.window.offset}{slot.window.stride:+d}"
+    return f"{slot.kind}:{slot.index}{window}"

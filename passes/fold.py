@@ -68,7 +68,7 @@ class MergeEqual:
         kept: list[Op] = []
         for old in graph.ops:
             op = rename(old, mapping)
-            if op.opaque or op.effects or op.opcode in _NEVER_MERGED:
+            if op.opaque or op.effects or op.body is not None or op.opcode in _NEVER_MERGED:
                 kept.append(op)
                 continue
             first = seen.setdefault(_key(op), op)

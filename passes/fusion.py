@@ -28,7 +28,7 @@ _LONGEST_COLUMN = 8192
 """Most values of a column of which a vector's width stays in a second-level cache."""
 _LEAST_VECTOR = 16
 
-Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction", "stream"]
+Kind = Literal["alias", "view", "elementwise", "rows", "reduction", "contraction", "stream", "loop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Region:
 
     Args:
         members: indices of operations, ascending.
-        kind: what they amount to.
+        kind: what they amount to; a ``loop`` is a single operation whose body has regions of its own.
         full: the largest shape inside without unit axes; for ``rows`` what is reduced.
         kept: for ``rows`` the axes of ``full`` that survive the reductions.
     """
@@ -90,7 +90,7 @@ def sink_views(graph: Graph) -> Graph:
         return name
 
     for op in graph.ops:
-        if op.result in formed:
+        if op.results and op.results[0] in formed:
             ops.append(op)
             cloned[op.result] = op
             continue
@@ -98,7 +98,7 @@ def sink_views(graph: Graph) -> Graph:
         taken = [v in cloned and (v not in parts or _takes_elements(op, shape[v])) for v in op.operands]
         new = replace(op, operands=tuple(copied(v) if t else v for v, t in zip(op.operands, taken, strict=True)))
         ops.append(new)
-        if len(graph.users[op.result]) <= 1:
+        if len(op.results) != 1 or len(graph.users[op.result]) <= 1:
             continue
         if op.opcode in VIEWS - ALIASES:
             cloned[op.result] = new

@@ -24,7 +24,6 @@ from ..ir.loop import (
     Read,
     Seq,
     Stmt,
-    Where,
     bound_ranges,
     map_block_indices,
     map_expr,
@@ -36,6 +35,7 @@ from ..ir.loop import (
 )
 from ..ir.monoid import MONOIDS
 from .choose import choose
+from .decide import decided
 from .peel import peel
 
 MAX_STATEMENTS = 512
@@ -187,7 +187,7 @@ def _simplify_block(block: Block, ranges: dict[str, Range]) -> Stmt | None:
         iters.append(it)
     inner.update(bound_ranges(block.value))
     block = map_block_indices(replace(block, iters=()), lambda e: e.simplify(inner))
-    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: _decided(e, inner)))
+    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: decided(e, inner)))
     guard: list[AffineExpr] = []
     for condition in block.guard:
         lo, hi = condition.bounds(inner)
@@ -214,23 +214,6 @@ def _cut(it: Iter, ranges: dict[str, Range]) -> tuple[Iter, bool]:
     if limit.is_constant:
         return replace(it, extent=limit.const, limit=None), False
     return replace(it, limit=limit), False
-
-
-def _decided(expr: Expr, ranges: dict[str, Range]) -> Expr:
-    """A read without conditions that surely hold, a choice that is surely made."""
-    if isinstance(expr, Where):
-        lo, hi = expr.condition.bounds(ranges)
-        return expr.then if lo >= 0 else expr.orelse if hi < 0 else expr
-    if not isinstance(expr, Read) or not expr.guard:
-        return expr
-    kept: list[AffineExpr] = []
-    for condition in expr.guard:
-        lo, hi = condition.bounds(ranges)
-        if hi < 0:
-            return Const(expr.otherwise, expr.dtype)
-        if lo < 0:
-            kept.append(condition)
-    return replace(expr, guard=tuple(kept))
 
 
 def _guard_fails(block: Block) -> Stmt | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from .expand_splits import ExpandSplits
 from .fold import FoldConstants, MergeEqual, RemoveDead
 from .fold_scale import FoldScales
+from .loops import SimplifyLoops
 from .manager import Pass
 from .pick_late import PickLate
 from .simplify import Simplify
 
-GRAPH_PASSES: tuple[Pass, ...] = (
+_PASSES: tuple[Pass, ...] = (
     RemoveDead(),
+    ExpandSplits(),
     FoldConstants(),
     Simplify(),
     FoldConstants(name="fold-constants-again"),
@@ -19,5 +22,7 @@ GRAPH_PASSES: tuple[Pass, ...] = (
     MergeEqual(),
     RemoveDead(name="remove-dead-again"),
 )
+
+GRAPH_PASSES: tuple[Pass, ...] = (*_PASSES, SimplifyLoops(_PASSES))
 """Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice, and
 `PickLate`, which sums single elements of a product in another order."""

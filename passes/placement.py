@@ -48,7 +48,7 @@ def compute_at(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
     writers = [b for b in blocks(alloc.body) if b.write.buffer == buffer]
     _check_movable(alloc, target, path, writers)
     outer = frozenset(s.name for s in (*(path_to(func.body, target) or ()), target) if isinstance(s, For))
-    extents = footprint(target.body, buffer, outer)
+    extents = tuple(map(_inside, footprint(target.body, buffer, outer), alloc.buffer.shape))
     body = target.body
     ranges = ranges_at(func, body)
     moved = [_shrink(w, alloc.buffer, extents, ranges) for w in writers]
@@ -63,6 +63,14 @@ def compute_at(func: LoopFunc, buffer: str, loop: str) -> LoopFunc:
     target = next(s for s in walk(without) if isinstance(s, For) and s.name == loop)
     new = replace_in(without, target, replace(target, body=Alloc(kept, inner)))
     return replace_stmt(func, alloc, new)
+
+
+def _inside(extent: Extent, size: int) -> Extent:
+    """An axis of a footprint without what only guarded reads reach, where that is the same for every iteration."""
+    if not extent.lower.is_constant or extent.limit is not None:
+        return extent
+    low, high = max(extent.lower.const, 0), min(extent.lower.const + extent.size, size)
+    return Extent(constant(low), high - low, None) if low < high else extent
 
 
 def _check_movable(alloc: Alloc, target: For, path: list[Stmt], writers: list[Block]) -> None:

@@ -38,14 +38,15 @@ def wider(type_: TensorType) -> TensorType:
 
 
 class _Promotion:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, body: bool = False) -> None:
         self.graph = graph
+        self.body = body  # of a loop: what it reads is wide already
         self.builder = GraphBuilder()
         self.wide: dict[int, int] = {}
 
     def run(self) -> Graph:
         for value, type_ in self.graph.inputs.items():
-            self.wide[value] = self.builder.input(type_)
+            self.wide[value] = self.builder.input(wider(type_) if self.body else type_)
         for value in self.graph.inputs:
             self.wide[value] = self.convert(self.wide[value], wider(self.graph.inputs[value]))
         for value, constant in self.graph.constants.items():
@@ -64,7 +65,8 @@ class _Promotion:
     def widened(self, op: Op) -> tuple[int, ...]:
         params: dict[str, Param] = {name: _wider_param(name, value) for name, value in op.params.items()}
         types = [wider(type_) for type_ in op.types]
-        return self.builder.add(op.opcode, [self.wide[value] for value in op.operands], params, types)
+        body = None if op.body is None else _Promotion(op.body, body=True).run()
+        return self.builder.add(op.opcode, [self.wide[value] for value in op.operands], params, types, body=body)
 
     def stored(self, op: Op) -> tuple[int, ...]:
         """Keeps an operation's own types: operands are rounded to them, results widened."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..ir.loop import LoopFunc
 
-SCHEDULE_VERSION = 1
+SCHEDULE_VERSION = 2
 """What primitives mean; part of every tuning record's key."""
 
 Arg = int | str

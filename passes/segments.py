@@ -55,7 +55,7 @@ def segments(graph: Graph, regions: Sequence[Region]) -> tuple[Segment, ...]:
     for index in sorted(native - set(region_of)):
         if levels[index] in found:
             found[levels[index]].append(aliases[index])
-    return tuple(Segment(_ordered(graph, found[level])) for level in sorted(found))
+    return tuple(Segment(ordered(graph, found[level])) for level in sorted(found))
 
 
 def _levels(graph: Graph, compute: Sequence[Region], region_of: dict[int, int], native: set[int]) -> dict[int, int]:
@@ -85,8 +85,12 @@ def _levels(graph: Graph, compute: Sequence[Region], region_of: dict[int, int], 
     return levels
 
 
-def _ordered(graph: Graph, regions: list[Region]) -> tuple[Region, ...]:
-    """Regions such that each comes after those that feed it."""
+def ordered(graph: Graph, regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Regions such that each comes after those that feed it.
+
+    Raises:
+        ValueError: they depend on each other.
+    """
     region_of = {m: n for n, r in enumerate(regions) for m in r.members}
     needs: list[set[int]] = []
     for number, region in enumerate(regions):

@@ -16,6 +16,7 @@ from ..ir.infer import BINARY, COMPARE, UNARY
 from .convolution import channels_last, whole_phases
 from .fold_windows import window_of_constant
 from .manager import Rewriter, RewriteRule, apply_rules
+from .static_update import UPDATE, scatter_of_window, update_of_everything
 from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
@@ -406,6 +407,8 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(squeeze_before_transpose, "squeeze"),
     _rule(_window_of_constant, "reduce_window_sum"),
     _rule(_slice_of_slice, "slice"),
+    _rule(scatter_of_window, "scatter"),
+    _rule(update_of_everything, UPDATE),
     _rule(_pad_into_convolution, "conv_general_dilated"),
     _rule(whole_phases, "conv_general_dilated"),
     _rule(channels_last, "conv_general_dilated"),

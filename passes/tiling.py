@@ -15,6 +15,7 @@ from ..ir.loop import (
     Seq,
     Stmt,
     blocks,
+    bound_ranges,
     children,
     loop_range,
     reads,
@@ -25,6 +26,7 @@ from ..ir.loop import (
 from ..ir.sites import program
 from ..ir.verify_memory import no_races
 from .copying import copy_stmt
+from .decide import conditions
 from .edit import find_block, find_iter, find_loop, fresh, path_to, ranges_at, replace_stmt, used_names
 from .schedule import ScheduleError, primitive
 
@@ -201,14 +203,17 @@ def partition(func: LoopFunc, loop: str) -> LoopFunc:
     """Cut a loop where the guards inside are decided, so that the middle part runs without them.
 
     Before ``for x in 0..4: B(guard 14*x + i - 1 >= 0)``; after ``B#0(guard i - 1 >= 0)`` and ``for x#1 in 1..4: B#1``.
-    Copies of loops, Blocks and buffers get the suffixes ``#0``, ``#1``, ``#2``.
+    Copies of loops, Blocks and buffers get the suffixes ``#0``, ``#1``, ``#2``. A parallel loop stays one loop, whose
+    body tells the parts apart: ``for x in 0..4: if x < 1: B#0 else: B#1``.
 
-    Refuses: bounds that are not constants, a parallel loop, or no iterations in which all guards hold.
+    Refuses: bounds that are not constants, or no iterations in which all guards hold.
     """
     found = find_loop(func, loop)
     trips = _constant_trips(found)
-    if trips is None or found.kind == "parallel":
-        raise ScheduleError(f"expected a serial or unrolled loop with constant bounds, found {loop} otherwise")
+    if trips is None or found.kind == "grid":
+        raise ScheduleError(
+            f"expected a serial, unrolled or parallel loop with constant bounds, found {loop} otherwise"
+        )
     start = found.lower[0].const
     lo, hi = _undisturbed(found, start, start + trips, ranges_at(func, found))
     if hi <= lo:
@@ -216,8 +221,19 @@ def partition(func: LoopFunc, loop: str) -> LoopFunc:
     if (lo, hi) == (start, start + trips):
         raise ScheduleError(f"expected a guard inside {loop} that depends on it, found none")
     pieces = [(a, b) for a, b in ((start, lo), (lo, hi), (hi, start + trips)) if a < b]
+    if found.kind == "parallel":
+        return replace_stmt(func, found, _told_apart(found, pieces))
     copies = [copy_stmt(_piece(found, a, b), f"#{n}") for n, (a, b) in enumerate(pieces)]
     return replace_stmt(func, found, seq(*copies))
+
+
+def _told_apart(loop: For, pieces: list[tuple[int, int]]) -> For:
+    """The loop with a copy of its body for each piece of its range."""
+    copies = [copy_stmt(loop.body, f"#{n}") for n in range(len(pieces))]
+    out = copies[-1]
+    for (_, end), copy in zip(reversed(pieces[:-1]), reversed(copies[:-1]), strict=True):
+        out = If((constant(end - 1) - var(loop.name),), copy, out)
+    return replace(loop, body=out)
 
 
 def _piece(loop: For, start: int, stop: int) -> Stmt:
@@ -275,8 +291,8 @@ def _conditions(stmt: Stmt, ranges: dict[str, Range]) -> list[tuple[AffineExpr, 
     match stmt:
         case Block():
             env = {i.name: i.lower + var(i.name) for i in stmt.iters}
-            relative = {**ranges, **{i.name: (0, max(i.extent - 1, 0)) for i in stmt.iters}}
-            guards = [*stmt.guard, *(g for r in reads(stmt.value) for g in r.guard)]
+            relative = {**ranges, **{i.name: (0, max(i.extent - 1, 0)) for i in stmt.iters}} | bound_ranges(stmt.value)
+            guards = [*stmt.guard, *(g for r in reads(stmt.value) for g in r.guard), *conditions(stmt.value)]
             return [(g.substitute(env), relative) for g in guards]
         case For():
             ranges = {**ranges, stmt.name: ranges.get(stmt.name) or loop_range(stmt, ranges)}

@@ -8,6 +8,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy
 from .sketch import Decisions, Sketch
+from .stencil import stencil
 from .steps import MIN_CHUNKS_PER_THREAD, same_axes, share, store_choices, stored, trips
 
 
@@ -15,6 +16,8 @@ def elementwise(func: LoopFunc, target: Target) -> Sketch | None:
     """Long runs of vectors, shared among threads."""
     parts = anatomy(func)
     if parts is None or parts.reductions or not parts.root.iters or not same_axes(parts):
+        return None
+    if stencil(func, target) is not None:
         return None
     lanes = vector_lanes(func, target)
     last = parts.root.iters[-1]

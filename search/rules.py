@@ -17,6 +17,7 @@ from .elementwise import elementwise
 from .planes import planes
 from .rows import rows
 from .sketch import Sketch, SketchRule
+from .stencil import stencil
 from .streaming import streaming
 from .tiled import tiled
 from .transposed import transposed
@@ -40,6 +41,7 @@ RULES: tuple[SketchRule, ...] = (
     planes,
     rows,
     transposed,
+    stencil,
     elementwise,
     tiled,
     plain,

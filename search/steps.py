@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr, var
-from ..ir.loop import Block, Iter, reads
+from ..ir.loop import Block, Iter, bound_ranges, reads
 from ..ir.target import Target
 from ..passes.schedule import Step
 from .anatomy import Anatomy, Product
@@ -113,14 +114,15 @@ def cut_edges(
     steps = [Step("unroll", f"{update.name}.{i.name}") for i in taps]
     for it, size in reversed(cut):  # a loop that is cut is copied with those inside it, which then have other names
         loop, count = f"{root}.{it.name}", trips(it, size)
-        if loop not in shared and count > 1 and (count == 2 or _has_middle(update, it, size, guards)):
+        first, last = undisturbed(update, it, size, guards)
+        if loop not in shared and count > 1 and (count == 2 or first <= last):
             steps.append(Step("partition" if count > 2 else "unroll", loop))
     return steps
 
 
-def _has_middle(update: Block, it: Iter, size: int, guards: list[AffineExpr]) -> bool:
-    """Whether some tile of an iterator reads no padding along it."""
-    ranges = {i.name: (0, max(i.extent - 1, 0)) for i in update.iters}
+def undisturbed(block: Block, it: Iter, size: int, guards: Iterable[AffineExpr]) -> tuple[int, int]:
+    """First and last tile of an iterator in which all conditions on it hold, wherever the others are; may be empty."""
+    ranges = {i.name: (0, max(i.extent - 1, 0)) for i in block.iters} | bound_ranges(block.value)
     first, last = 0, trips(it, size) - 1
     for guard in guards:
         step = guard.coefficient(it.name)
@@ -129,4 +131,4 @@ def _has_middle(update: Block, it: Iter, size: int, guards: list[AffineExpr]) ->
             first = max(first, -(least // (step * size)))
         elif step < 0:
             last = min(last, (least // -step - size + 1) // size)
-    return first <= last
+    return first, last

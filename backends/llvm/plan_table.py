@@ -6,19 +6,20 @@ Tables hold addresses of this process: they are never written to disk, and never
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...ir import dtypes
-from ...ir.plan import ExecPlan, PlanError, Slot, Stage, verify_plan
+from ...ir.plan import ExecPlan, PlanError, Slot, Stage, Window, slot_text, verify_plan
 from .kernel import Kernel
 from .link import digest, load
+from .phases import Group, Phase, groups_of
 from .runtime import CLAIMS_OFFSET, HUGE_PAGE, PLAN_FIELDS, POOL_SLOTS, SEPARATION
 
 if TYPE_CHECKING:
@@ -32,14 +33,6 @@ _ARENA_BASE = 1
 _CACHE_LINE = 64
 _READ_AHEAD_POINTERS = 2
 _WORTH_READING_AHEAD = 16 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Neighbouring stages between two barriers: one stage in chunks, or any number of one-chunk stages."""
-
-    stages: tuple[Stage, ...]
-    chunks: int
 
 
 class PlanTable:
@@ -73,19 +66,20 @@ class PlanTable:
         verify_plan(plan)
         verify_kernels(plan, kernels)
         self._memory: list[object] = []
-        phases = phases_of(plan)
-        stages = [stage for phase in phases for stage in phase.stages]
+        groups = groups_of(plan)
+        phases = [phase for group in groups for phase in group.phases]
+        stages = _stages(groups)
         bases = FIRST_ARRAY_BASE + len(plan.inputs) + len(plan.outputs)
         self.participants = min(max_threads, max((phase.chunks for phase in phases), default=1))
         self.bases_offset = CLAIMS_OFFSET + SEPARATION * self.participants
         bufs_offset = self.bases_offset + 8 * bases
-        slots = self._slot_rows(plan, stages)
+        slots = self._slot_rows(plan, groups)
         fields = {
             "participants": self.participants,
-            "phases": len(phases),
+            "groups": len(groups),
+            "group_table": self._rows(_group_rows(groups)),
             "phase_table": self._rows(_phase_rows(phases)),
-            "stages": len(stages),
-            "stage_table": self._rows(_stage_rows(stages, kernels)),
+            "stage_table": self._rows(self._stage_rows(stages, kernels)),
             "bufs": len(slots),
             "slot_table": self._rows(slots),
             "block_bytes": _round_up(bufs_offset + 8 * len(slots), SEPARATION),
@@ -98,10 +92,10 @@ class PlanTable:
         }
         self.address = self._rows([tuple(fields.get(name, 0) for name in PLAN_FIELDS)])
 
-    def _slot_rows(self, plan: ExecPlan, stages: Sequence[Stage]) -> list[tuple[int, int]]:
+    def _slot_rows(self, plan: ExecPlan, groups: Sequence[Group]) -> list[tuple[int, int]]:
         """Every kernel's arguments, then begin and end of what it reads ahead, then its condition's boolean."""
         rows: list[tuple[int, int]] = []
-        for stage, ahead in zip(stages, read_ahead(plan, stages), strict=True):
+        for stage, ahead in zip(_stages(groups), read_ahead(plan, groups), strict=True):
             own = [self._slot_row(plan, slot) for slot in stage.args]
             size = 0 if ahead is None else _slot_bytes(plan, ahead)
             base, begin = own[0] if ahead is None else self._slot_row(plan, ahead)
@@ -110,14 +104,31 @@ class PlanTable:
                 rows.append(self._slot_row(plan, stage.condition.slot))
         return rows
 
+    def _stage_rows(self, stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[tuple[int, ...]]:
+        rows: list[tuple[int, ...]] = []
+        first_buf = 0
+        for stage in stages:
+            kernel = kernels[stage.kernel]
+            bufs = len(stage.args) + _READ_AHEAD_POINTERS
+            strides = [0 if slot.window is None else slot.window.stride for slot in stage.args]
+            moves = self._rows([(*strides, *[0] * _READ_AHEAD_POINTERS)]) if any(strides) else 0
+            tested = (0, 0)
+            if stage.condition is not None:  # its slot stands behind all others; 0 is for no condition
+                tested = (first_buf + bufs + 1, int(stage.condition.wanted))
+            code = load(kernel.object_code).address(kernel.symbol)
+            rows.append((code, stage.extent, first_buf, bufs, moves, *tested))
+            first_buf += len(stage.slots) + _READ_AHEAD_POINTERS
+        return rows
+
     def _slot_row(self, plan: ExecPlan, slot: Slot) -> tuple[int, int]:
-        """Base number and byte offset of a slot."""
+        """Base number and byte offset of a slot, in the first repetition."""
+        offset = 0 if slot.window is None else slot.window.offset
         if slot.kind == "constant":
-            return _ABSOLUTE_BASE, self._constant(plan.constants[slot.index])
+            return _ABSOLUTE_BASE, self._constant(plan.constants[slot.index]) + offset
         if slot.kind == "arena":
-            return _ARENA_BASE, slot.index
+            return _ARENA_BASE, slot.index + offset
         first = FIRST_ARRAY_BASE + (len(plan.inputs) if slot.kind == "output" else 0)
-        return first + slot.index, 0
+        return first + slot.index, offset
 
     def _constant(self, array: np.ndarray) -> int:
         """Address of a constant's bytes, aligned to a cache line and kept as long as the table."""
@@ -133,34 +144,25 @@ class PlanTable:
         return flat.ctypes.data
 
 
-def phases_of(plan: ExecPlan) -> tuple[Phase, ...]:
-    """Group a plan's stages: neighbouring stages of one chunk need no barrier in between; empty ones need nothing."""
-    phases: list[Phase] = []
-    live = [stage for stage in plan.stages if stage.extent > 0]
-    for serial, run in groupby(live, key=lambda stage: stage.chunks == 1):
-        if serial:
-            phases.append(Phase(tuple(run), 1))
-        else:
-            phases.extend(Phase((stage,), stage.chunks) for stage in run)
-    return tuple(phases)
-
-
-def read_ahead(plan: ExecPlan, stages: Sequence[Stage]) -> list[Slot | None]:
+def read_ahead(plan: ExecPlan, groups: Sequence[Group]) -> list[Slot | None]:
     """For each stage the constant that it fetches into the cache: the one that the next stage with large ones reads.
 
     Those in between have little to compute, and none of them would use what was fetched. Stages that run only where a
-    condition fails are exceptions, and count as not there.
+    condition fails are exceptions, and count as not there. Repeated stages fetch nothing: after the first repetition
+    what they would fetch is there.
     """
+    stages = _stages(groups)
+    once = [group.count == phase.count == 1 for group in groups for phase in group.phases for _ in phase.stages]
     usual = [(n, stage) for n, stage in enumerate(stages) if stage.condition is None or stage.condition.wanted]
     large = [(number, slot) for number, stage in usual if (slot := _largest_constant(plan, stage))]
     ahead: list[Slot | None] = [None] * len(stages)
     for (number, _), (_, slot) in pairwise(large):
-        ahead[number] = slot
+        ahead[number] = slot if once[number] else None
     return ahead
 
 
 def _largest_constant(plan: ExecPlan, stage: Stage) -> Slot | None:
-    constants = [slot for slot in stage.args if slot.kind == "constant"]
+    constants = [slot for slot in stage.args if slot.kind == "constant" and slot.window is None]
     largest = max(constants, key=lambda slot: _slot_bytes(plan, slot), default=None)
     return largest if largest is not None and _slot_bytes(plan, largest) >= _WORTH_READING_AHEAD else None
 
@@ -183,7 +185,7 @@ def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
         kernel = kernels.get(stage.kernel)
         if kernel is None:
             raise PlanError(f"{where}: there is no kernel of that name among the {len(kernels)} given")
-        _verify_call(plan, where, stage, kernel)
+        _verify_call(plan, where, stage, kernel, plan.repetitions(number))
         destinations = stage.args[len(stage.args) - kernel.num_outputs :]
         written.update(slot.index for slot in destinations if slot.kind == "output")
     for number, tensor in enumerate(plan.outputs):
@@ -224,7 +226,7 @@ def kernels_digest(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> str:
     return state.hexdigest()
 
 
-def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> None:
+def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel, count: int) -> None:
     if stage.extent != kernel.extent:
         raise PlanError(f"{where}: the kernel's range is {kernel.extent}, the plan says {stage.extent}")
     if len(stage.args) != len(kernel.params):
@@ -235,7 +237,9 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> No
         there = f"{where}, argument {position} ({param.name})"
         if position >= first_output and slot.kind in ("input", "constant"):
             raise PlanError(f"{there}: a kernel can't write into {slot.kind} {slot.index}")
-        if slot.kind == "arena":
+        if slot.window is not None:
+            _verify_window(plan, there, slot, slot.window, needed, count)
+        elif slot.kind == "arena":
             if slot.index + needed > plan.arena_bytes:
                 raise PlanError(
                     f"{there}: {needed} bytes at offset {slot.index} exceed the arena of {plan.arena_bytes} bytes"
@@ -246,33 +250,34 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel) -> No
             )
 
 
+def _verify_window(plan: ExecPlan, there: str, slot: Slot, window: Window, needed: int, count: int) -> None:
+    """Check that a window stays inside its memory in every repetition."""
+    available = plan.arena_bytes - slot.index if slot.kind == "arena" else _slot_bytes(plan, slot)
+    ends = (window.offset, window.offset + window.stride * (count - 1))
+    if min(ends) < 0 or max(ends) + needed > available:
+        raise PlanError(
+            f"{there}: {needed} bytes at {ends[0]}..{ends[1]} exceed the {available} bytes of {slot_text(slot)}"
+        )
+
+
 def _slot_bytes(plan: ExecPlan, slot: Slot) -> int:
     if slot.kind == "constant":
         return plan.constants[slot.index].nbytes
     return (plan.inputs if slot.kind == "input" else plan.outputs)[slot.index].nbytes
 
 
+def _stages(groups: Sequence[Group]) -> list[Stage]:
+    return [stage for group in groups for phase in group.phases for stage in phase.stages]
+
+
+def _group_rows(groups: Sequence[Group]) -> list[tuple[int, ...]]:
+    firsts = itertools.accumulate((len(group.phases) for group in groups), initial=0)
+    return [(first, len(group.phases), group.count) for first, group in zip(firsts, groups, strict=False)]
+
+
 def _phase_rows(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
-    rows: list[tuple[int, ...]] = []
-    first = done = 0
-    for phase in phases:
-        rows.append((first, len(phase.stages), phase.chunks, done))
-        first += len(phase.stages)
-        done += phase.chunks
-    return rows
-
-
-def _stage_rows(stages: Sequence[Stage], kernels: Mapping[str, Kernel]) -> list[tuple[int, ...]]:
-    rows: list[tuple[int, ...]] = []
-    first_buf = 0
-    for stage in stages:
-        kernel = kernels[stage.kernel]
-        tested = (0, 0)
-        if stage.condition is not None:  # its slot stands behind all others; 0 is for no condition
-            tested = (first_buf + len(stage.args) + _READ_AHEAD_POINTERS + 1, int(stage.condition.wanted))
-        rows.append((load(kernel.object_code).address(kernel.symbol), stage.extent, first_buf, *tested))
-        first_buf += len(stage.slots) + _READ_AHEAD_POINTERS
-    return rows
+    firsts = itertools.accumulate((len(phase.stages) for phase in phases), initial=0)
+    return [(first, len(p.stages), p.chunks, p.count) for first, p in zip(firsts, phases, strict=False)]
 
 
 def _arena_fields(

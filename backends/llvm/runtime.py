@@ -16,7 +16,12 @@ helper that starts late joins in the middle or finds every phase over.
 
 **Claim words** hold (phase, chunks claimed) and only ever grow; a word of an earlier phase means "nothing claimed yet".
 So no counter is reset between phases and a call needs one cache line per participant, however many stages there are.
-The count of finished chunks also runs on over the whole plan: a phase is over when it reaches `done_before + chunks`.
+The count of finished chunks also runs on over the whole plan: a phase is over when it reaches the chunks of all phases
+up to it. Each participant counts phases and chunks for itself, since all go the same way.
+
+**Repeats.** Groups of phases are gone through several times. A participant that runs a stage whose arguments move from
+one repetition to the next has the kernel's `bufs` of this repetition on its own stack. A phase of one-chunk stages can
+be repeated by itself: then one thread runs all repetitions, and there are no barriers in between.
 
 **Conditions.** A stage may depend on a boolean that an earlier stage has written, so that alternatives share a plan.
 Every participant looks at it for itself, after the barrier before the stage: the chunks of a stage that does not run
@@ -39,8 +44,9 @@ import platform
 
 from .ir_template import expand, field_offsets
 from .runtime_memory import CALL_MEMORY, POOLS, RESOLVE
+from .runtime_stages import CHUNKS
 from .runtime_system import DECLARATIONS, PLACEMENT, PROCESSOR
-from .runtime_team import CHUNKS, CLAIM, PHASE, TEAM
+from .runtime_team import CLAIM, PHASE, TEAM
 
 #: Distance of data written by different threads: two cache lines, because processors prefetch lines in pairs.
 SEPARATION = 128
@@ -52,9 +58,9 @@ HUGE_PAGE = 1 << 21
 
 PLAN_FIELDS = (
     "participants",  # most threads one call may use
-    "phases",
+    "groups",
+    "group_table",
     "phase_table",
-    "stages",
     "stage_table",
     "bufs",  # kernel arguments of all stages together
     "slot_table",
@@ -72,11 +78,14 @@ PLAN_FIELDS = (
     "outputs",
     "output_table",
 )
-PHASE_FIELDS = ("first_stage", "stages", "chunks", "done_before")
+GROUP_FIELDS = ("first_phase", "phases", "count")
+PHASE_FIELDS = ("first_stage", "stages", "chunks", "count")
 STAGE_FIELDS = (
     "kernel",
     "extent",
     "first_buf",
+    "bufs",
+    "strides",  # of `bufs`, in bytes per repetition; null if nothing moves
     "condition",  # 1 + the number of the buffer that holds the boolean; 0 for none
     "wanted",  # the boolean with which the stage runs
 )
@@ -99,6 +108,7 @@ CLAIMS_OFFSET = _BLOCK_OFFSETS["Block.claims"]
 
 _OFFSETS = {
     **field_offsets("Plan", PLAN_FIELDS),
+    **field_offsets("Group", GROUP_FIELDS),
     **field_offsets("Phase", PHASE_FIELDS),
     **field_offsets("Stage", STAGE_FIELDS),
     **field_offsets("Slot", SLOT_FIELDS),
@@ -108,6 +118,7 @@ _CONSTANTS = {
     "SEPARATION": SEPARATION,
     "POOL_SLOTS": POOL_SLOTS,
     "HUGE_PAGE": HUGE_PAGE,
+    "GROUP_BYTES": 8 * len(GROUP_FIELDS),
     "PHASE_BYTES": 8 * len(PHASE_FIELDS),
     "STAGE_BYTES": 8 * len(STAGE_FIELDS),
     "SLOT_BYTES": 8 * len(SLOT_FIELDS),

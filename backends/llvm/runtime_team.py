@@ -1,85 +1,6 @@
-"""LLVM IR of the native driver, part 3: chunks, claims, phases, and the participants of a call."""
+"""LLVM IR of the native driver, part 4: claims, phases, and the participants of a call."""
 
 from __future__ import annotations
-
-CHUNKS = """
-; Run part `chunk` of `chunks` of one stage.
-define internal void @run_stage(ptr %block, ptr %plan, ptr %scratch, i64 %number, i64 %chunk, i64 %chunks) {
-  %stages = load ptr, ptr Plan.stage_table(%plan)
-  %at = mul i64 %number, $STAGE_BYTES
-  %stage = getelementptr i8, ptr %stages, i64 %at
-  %kernel = load ptr, ptr Stage.kernel(%stage)
-  %extent = load i64, ptr Stage.extent(%stage)
-  %first_buf = load i64, ptr Stage.first_buf(%stage)
-  %bufs_offset = load i64, ptr Plan.bufs_offset(%plan)
-  %all_bufs = getelementptr i8, ptr %block, i64 %bufs_offset
-  %bufs = getelementptr ptr, ptr %all_bufs, i64 %first_buf
-  %condition = load i64, ptr Stage.condition(%stage)
-  %always = icmp eq i64 %condition, 0
-  br i1 %always, label %chosen, label %look
-look:
-  %tested = sub i64 %condition, 1
-  %holder = getelementptr ptr, ptr %all_bufs, i64 %tested
-  %boolean = load ptr, ptr %holder
-  %byte = load i8, ptr %boolean
-  %found = zext i8 %byte to i64
-  %wanted = load i64, ptr Stage.wanted(%stage)
-  %holds = icmp eq i64 %found, %wanted
-  br i1 %holds, label %chosen, label %skipped
-skipped:
-  ret void
-chosen:
-  %whole = icmp eq i64 %chunks, 1
-  br i1 %whole, label %run_whole, label %run_part
-run_whole:
-  call void %kernel(ptr %bufs, i64 0, i64 %extent, ptr %scratch)
-  ret void
-run_part:
-  %below = mul i64 %extent, %chunk
-  %lo = udiv i64 %below, %chunks
-  %above = add i64 %below, %extent
-  %hi = udiv i64 %above, %chunks
-  call void %kernel(ptr %bufs, i64 %lo, i64 %hi, ptr %scratch)
-  ret void
-}
-
-; Run one chunk of a phase: that part of its one stage, or all stages of a serial run.
-define internal void @run_chunk(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %chunk) {
-entry:
-  %first = load i64, ptr Phase.first_stage(%phase)
-  %count = load i64, ptr Phase.stages(%phase)
-  %chunks = load i64, ptr Phase.chunks(%phase)
-  %end = add i64 %first, %count
-  br label %loop
-loop:
-  %number = phi i64 [ %first, %entry ], [ %next, %one ]
-  %more = icmp ult i64 %number, %end
-  br i1 %more, label %one, label %done
-one:
-  call void @run_stage(ptr %block, ptr %plan, ptr %scratch, i64 %number, i64 %chunk, i64 %chunks)
-  %next = add i64 %number, 1
-  br label %loop
-done:
-  ret void
-}
-
-; Run the whole plan on this thread: no claims, no counters, no cuts.
-define internal void @run_alone(ptr %block, ptr %plan, ptr %scratch) {
-entry:
-  %count = load i64, ptr Plan.stages(%plan)
-  br label %loop
-loop:
-  %number = phi i64 [ 0, %entry ], [ %next, %one ]
-  %more = icmp ult i64 %number, %count
-  br i1 %more, label %one, label %done
-one:
-  call void @run_stage(ptr %block, ptr %plan, ptr %scratch, i64 %number, i64 0, i64 1)
-  %next = add i64 %number, 1
-  br label %loop
-done:
-  ret void
-}
-"""
 
 CLAIM = """
 define internal ptr @claim_word(ptr %block, i64 %participant) alwaysinline {
@@ -124,7 +45,8 @@ define internal i64 @share_start(i64 %participant, i64 %chunks, i64 %team) alway
 }
 
 ; Run what is unclaimed of a participant's share; the number of chunks run.
-define internal i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %number, i64 %of, i64 %team) {
+define internal i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %of,
+                               i64 %team) {
 entry:
   %chunks = load i64, ptr Phase.chunks(%phase)
   %first = call i64 @share_start(i64 %of, i64 %chunks, i64 %team)
@@ -140,7 +62,7 @@ loop:
   br i1 %none, label %done, label %one
 one:
   %chunk = add i64 %first, %claimed
-  call void @run_chunk(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %chunk)
+  call void @run_chunk(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %chunk, i64 %chunks)
   %next = add i64 %ran, 1
   br label %loop
 done:
@@ -148,7 +70,8 @@ done:
 }
 
 ; Run what is left of the other participants' shares; the number of chunks run.
-define internal i64 @run_others(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %number, i64 %own, i64 %team) {
+define internal i64 @run_others(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %own,
+                                i64 %team) {
 entry:
   br label %loop
 loop:
@@ -161,7 +84,8 @@ share:
   %wraps = icmp uge i64 %sum, %team
   %back = select i1 %wraps, i64 %team, i64 0
   %of = sub i64 %sum, %back
-  %new = call i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %number, i64 %of, i64 %team)
+  %new = call i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %of,
+                            i64 %team)
   %total = add i64 %ran, %new
   %next = add i64 %i, 1
   br label %loop
@@ -224,25 +148,23 @@ define internal i64 @courtesy(ptr %block, i64 %team) {
   ret i64 %turns
 }
 
-; Take part in one phase and return when it is over.
-define internal void @run_phase(ptr %block, ptr %plan, ptr %scratch, i64 %number, i64 %own, i64 %team) {
-  %phases = load ptr, ptr Plan.phase_table(%plan)
-  %at = mul i64 %number, $PHASE_BYTES
-  %phase = getelementptr i8, ptr %phases, i64 %at
-  %chunks = load i64, ptr Phase.chunks(%phase)
-  %before = load i64, ptr Phase.done_before(%phase)
-  %target = add i64 %before, %chunks
+; Take part in one phase, the `number`th of the call, and return when it is over: when `target` chunks are finished.
+define internal void @run_phase(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %target,
+                                i64 %own) {
+  %team = load i64, ptr Block.participants(%block)
   %missed = call i1 @watch(ptr %block, i64 %target, i64 0)
   br i1 %missed, label %over, label %join
 join:
   call void @stand_apart(ptr %block, i64 %own)
-  %ran = call i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %number, i64 %own, i64 %team)
+  %ran = call i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %own,
+                            i64 %team)
   call void @report(ptr %block, i64 %ran)
   %turns = call i64 @courtesy(ptr %block, i64 %team)
   %even = call i1 @watch(ptr %block, i64 %target, i64 %turns)
   br i1 %even, label %over, label %help
 help:
-  %more = call i64 @run_others(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %number, i64 %own, i64 %team)
+  %more = call i64 @run_others(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %own,
+                               i64 %team)
   call void @report(ptr %block, i64 %more)
   call void @wait(ptr %block, i64 %target)
   br label %over
@@ -264,6 +186,43 @@ define internal ptr @scratch_of(ptr %block, ptr %plan, i64 %participant) alwaysi
   ret ptr %scratch
 }
 
+; Take part in all phases of a group, as often as it is repeated. `number` phases and `finished` chunks came before;
+; returns how many there are then.
+define internal { i64, i64 } @run_group(ptr %block, ptr %plan, ptr %scratch, ptr %group, i64 %number, i64 %finished,
+                                        i64 %own) {
+entry:
+  %phases = load i64, ptr Group.phases(%group)
+  %count = load i64, ptr Group.count(%group)
+  br label %loop
+loop:
+  %turn = phi i64 [ 0, %entry ], [ %next_turn, %again ]
+  %n = phi i64 [ %number, %entry ], [ %k, %again ]
+  %before = phi i64 [ %finished, %entry ], [ %sum, %again ]
+  %more = icmp ult i64 %turn, %count
+  br i1 %more, label %each, label %done
+each:
+  %p = phi i64 [ 0, %loop ], [ %next_p, %one ]
+  %k = phi i64 [ %n, %loop ], [ %next_k, %one ]
+  %sum = phi i64 [ %before, %loop ], [ %target, %one ]
+  %left = icmp ult i64 %p, %phases
+  br i1 %left, label %one, label %again
+one:
+  %phase = call ptr @phase_at(ptr %plan, ptr %group, i64 %p)
+  %chunks = load i64, ptr Phase.chunks(%phase)
+  %target = add i64 %sum, %chunks
+  call void @run_phase(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %k, i64 %target, i64 %own)
+  %next_p = add i64 %p, 1
+  %next_k = add i64 %k, 1
+  br label %each
+again:
+  %next_turn = add i64 %turn, 1
+  br label %loop
+done:
+  %first = insertvalue { i64, i64 } undef, i64 %n, 0
+  %both = insertvalue { i64, i64 } %first, i64 %before, 1
+  ret { i64, i64 } %both
+}
+
 ; Run the plan as one of its participants; returns when every chunk is finished.
 define internal void @participate(ptr %block, i64 %participant) {
 entry:
@@ -277,14 +236,20 @@ alone:
   call void @run_alone(ptr %block, ptr %plan, ptr %scratch)
   br label %done
 together:
-  %phases = load i64, ptr Plan.phases(%plan)
+  %groups = load i64, ptr Plan.groups(%plan)
   br label %loop
 loop:
   %i = phi i64 [ 0, %together ], [ %next, %one ]
-  %more = icmp ult i64 %i, %phases
+  %number = phi i64 [ 0, %together ], [ %number_after, %one ]
+  %finished = phi i64 [ 0, %together ], [ %finished_after, %one ]
+  %more = icmp ult i64 %i, %groups
   br i1 %more, label %one, label %done
 one:
-  call void @run_phase(ptr %block, ptr %plan, ptr %scratch, i64 %i, i64 %participant, i64 %team)
+  %group = call ptr @group_at(ptr %plan, i64 %i)
+  %after = call { i64, i64 } @run_group(ptr %block, ptr %plan, ptr %scratch, ptr %group, i64 %number, i64 %finished,
+                                        i64 %participant)
+  %number_after = extractvalue { i64, i64 } %after, 0
+  %finished_after = extractvalue { i64, i64 } %after, 1
   %next = add i64 %i, 1
   br label %loop
 done:

@@ -20,6 +20,7 @@ from saved_functions import INPUT, Saved, bits, changed, write
 
 import tilewright as tw
 from tilewright.artifact import archive, program
+from tilewright.passes.schedule import SCHEDULE_VERSION
 
 FLIPS = 240
 FLIPS_FULL = 4000
@@ -325,7 +326,7 @@ HOSTILE: dict[str, Callable[[Saved], bytes]] = {
     "larger than 64 bits": lambda s: replaced(s, '"arena_bytes": ', '"arena_bytes": 99999999999999999999'),
     "NaN": lambda s: replaced(s, '"threads": ', '"threads": NaN, "x": '),
     "infinity": lambda s: replaced(s, '"schedule_version": ', '"schedule_version": Infinity, "x": '),
-    "float": lambda s: replaced(s, '"schedule_version": 1', '"schedule_version": 1.5'),
+    "float": lambda s: replaced(s, f'"schedule_version": {SCHEDULE_VERSION}', '"schedule_version": 1.5'),
     "negative": lambda s: replaced(s, '"extent": ', '"extent": -'),
     "boolean": lambda s: replaced(s, '"x64": false', '"x64": "no"'),
     "huge text": lambda s: replaced(s, '"name": "mixed"', '"name": "' + "x" * (5 << 20) + '"'),
@@ -340,6 +341,10 @@ HOSTILE: dict[str, Callable[[Saved], bytes]] = {
     "bad symbol": lambda s: replaced(s, '"kernel": "tw_', '"kernel": "../tw_'),
     "bad slot": lambda s: replaced(s, '"input:0"', '"input:-1"'),
     "long slot": lambda s: replaced(s, '"input:0"', '"input:' + "9" * 5000 + '"'),
+    "bad window": lambda s: replaced(s, '"input:0"', '"input:0@-8+0"'),
+    "bad repeat": lambda s: replaced(
+        s, '"stages": [', '"repeats": [{"first": 0, "stages": 1, "count": -9}], "stages": ['
+    ),
     "unknown tree": lambda s: replaced(s, '"kind": "leaf"', '"kind": "os.system"'),
     "unregistered type": lambda s: replaced(
         s,

@@ -188,8 +188,8 @@ def test_many_threads(saved: Saved) -> None:
     assert all(result == bits(saved.result) for result in results)
 
 
-def scanned(x: Any) -> Any:
-    return jax.lax.scan(lambda c, _: (c * 2, None), x, None, 3)[0]
+def searching(x: Any) -> Any:
+    return jax.lax.while_loop(lambda c: c.sum() < 100, lambda c: c * 2, jax.numpy.abs(x) + 1)
 
 
 def printing(x: Any) -> Any:
@@ -204,10 +204,10 @@ def random(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("fn", "message"),
     [
-        (scanned, r"found scan at .*test_round_trip.py:\d+.*no form outside this process"),
+        (searching, r"found while at .*test_round_trip.py:\d+.*no form outside this process"),
         (printing, r"found debug_(print|callback) at .*test_round_trip.py:\d+.*side effects"),
         (random, r"found random_\w+"),
-        (lambda x: jax.jit(scanned)(x), "found scan at"),
+        (lambda x: jax.jit(searching)(x), "found while at"),
     ],
 )
 def test_impure_functions_are_refused(fn: Any, message: str, tmp_path: Path) -> None:
@@ -252,3 +252,16 @@ def test_file_holds_what_the_format_says(saved: Saved) -> None:
     manifest = tw.load(saved.path).manifest
     assert manifest.name == "mixed" and len(manifest.calls) == 2
     assert manifest.versions["jax"] == jax.__version__
+
+
+def test_a_loop_is_saved_with_its_plan(tmp_path: Path) -> None:
+    weights = np.linspace(0.5, 1, INPUT.shape[-1], dtype=np.float32)
+
+    def fn(x: Any) -> Any:
+        return jax.lax.scan(lambda c, step: (c * weights + step, c), x, jax.numpy.arange(7.0))
+
+    compiled(fn).save(path := tmp_path / "f.tw", INPUT)
+    loaded = tw.load(path)
+    assert loaded.status == "native"
+    for a, b in zip(loaded(INPUT), jax.jit(fn)(INPUT), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from tilewright.backends.llvm import link, read_ahead, toolchain
 from tilewright.backends.llvm.builder import Builder
 from tilewright.backends.llvm.codegen import kernel_ir
+from tilewright.backends.llvm.phases import groups_of
 from tilewright.backends.llvm.plan_table import read_ahead as stages_ahead
 from tilewright.driver.pipeline import host
 from tilewright.ir.graph import TensorType
 from tilewright.ir.loop import For, LoopFunc, walk
-from tilewright.ir.plan import ExecPlan, Slot, Stage
+from tilewright.ir.plan import ExecPlan, Repeat, Slot, Stage
 from tilewright.ir.text import parse_ir
 from tilewright.passes.schedule import Step, replay
 
@@ -103,4 +105,8 @@ def test_a_stage_fetches_what_the_next_one_with_large_constants_reads() -> None:
         for n, own in enumerate(constants)
     )
     plan = ExecPlan((tensor,), (tensor,), large, 0, stages)
-    assert stages_ahead(plan, stages) == [Slot("constant", 2), None, None, None, None]
+    assert stages_ahead(plan, groups_of(plan)) == [Slot("constant", 2), None, None, None, None]
+    repeated = replace(plan, repeats=(Repeat(1, 2, 3),))
+    assert stages_ahead(repeated, groups_of(repeated)) == [Slot("constant", 2), None, None, None, None]
+    repeated = replace(plan, repeats=(Repeat(0, 1, 3),))
+    assert not any(stages_ahead(repeated, groups_of(repeated)))

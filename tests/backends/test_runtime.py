@@ -27,16 +27,19 @@ from handwritten import (
 )
 
 from tilewright.backends.llvm import link, toolchain
+from tilewright.backends.llvm.kernel import Kernel
 from tilewright.backends.llvm.native import run_plan_native
-from tilewright.backends.llvm.plan_table import PlanTable, aligned_constant, phases_of, verify_kernels
+from tilewright.backends.llvm.phases import groups_of
+from tilewright.backends.llvm.plan_table import PlanTable, aligned_constant, verify_kernels
 from tilewright.backends.llvm.runtime import runtime_ir
 from tilewright.backends.llvm.xla_abi import XlaAbiError, parse_abi, read_abi
 from tilewright.ir.graph import TensorType
 from tilewright.ir.loop import Buffer
-from tilewright.ir.plan import Condition, ExecPlan, PlanError, Slot, Stage, verify_plan
+from tilewright.ir.plan import Condition, ExecPlan, PlanError, Repeat, Slot, Stage, Window, verify_plan
 
 N = 37
 F32 = TensorType((N,), "float32")
+MOVING = Slot("output", 0, Window(0, 64))
 GOOD = Stage("k", (Slot("input", 0), Slot("output", 0)), N, 4)
 PLAN = ExecPlan((F32,), (F32,), (), 64, (GOOD,))
 x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs an x86 processor")
@@ -99,6 +102,8 @@ def test_the_digest_covers_everything() -> None:
         ExecPlan((F32,), (F32,), (constant,), 128, (GOOD,)),
         ExecPlan((F32,), (F32,), (constant,), 64, (replace(GOOD, chunks=2),)),
         ExecPlan((F32,), (F32,), (constant,), 64, (GOOD, GOOD)),
+        ExecPlan((F32,), (F32,), (constant,), 64, (GOOD,), (Repeat(0, 1, 2),)),
+        ExecPlan((F32,), (F32,), (constant,), 64, (replace(GOOD, args=(GOOD.args[0], MOVING)),)),
     ]
     assert base.digest == same.digest
     assert len({plan.digest for plan in [base, *different]}) == 1 + len(different)
@@ -107,7 +112,8 @@ def test_the_digest_covers_everything() -> None:
 def test_serial_stages_share_a_phase() -> None:
     serial, empty = replace(GOOD, chunks=1), replace(GOOD, extent=0, chunks=1)
     plan = ExecPlan((F32,), (F32,), (), 64, (serial, serial, GOOD, empty, GOOD, serial, empty))
-    assert [(len(phase.stages), phase.chunks) for phase in phases_of(plan)] == [(2, 1), (1, 4), (1, 4), (1, 1)]
+    (group,) = groups_of(plan)
+    assert [(len(phase.stages), phase.chunks) for phase in group.phases] == [(2, 1), (1, 4), (1, 4), (1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +252,100 @@ def test_serial_and_parallel_stages_mix(threads: int) -> None:
     chunks = [1, 1, 3, 1, 37, 1, 1, 1, 2, 5, 1]
     (y,) = run_plan_native(chain(kernel, len(chunks), chunks), {kernel.symbol: kernel}, [x], threads)
     np.testing.assert_array_equal(y, rotated(x, len(chunks)))
+
+
+def _turns(kernel: Kernel, count: int, chunks: tuple[int, int]) -> ExecPlan:
+    """Two stages that take turns between an arena and the output, ``count`` times."""
+    kind = TensorType((N,), "float32")
+    there = Stage(kernel.symbol, (Slot("output", 0), Slot("arena", 0)), N, chunks[0])
+    back = Stage(kernel.symbol, (Slot("arena", 0), Slot("output", 0)), N, chunks[1])
+    first = replace(back, args=(Slot("input", 0), Slot("output", 0)))
+    return ExecPlan((kind,), (kind,), (), 256, (first, there, back, there, back), (Repeat(1, 2, count),))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("chunks", [(1, 1), (1, 7), (37, 3)])
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_stages_are_repeated(count: int, chunks: tuple[int, int], threads: int) -> None:
+    kernel, x = rotate(N), _input()
+    (y,) = run_plan_native(_turns(kernel, count, chunks), {kernel.symbol: kernel}, [x], threads)
+    np.testing.assert_array_equal(y, rotated(x, 2 * count + 3))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("chunks", [1, 5])
+def test_a_condition_is_looked_at_in_every_repetition(chunks: int, threads: int) -> None:
+    test, double, more = negative(N), scale(N), increment(N)
+    flag, row, out = Slot("arena", 0), Slot("input", 0, Window(0, 4 * N)), Slot("output", 0, Window(0, 4 * N))
+    stages = (
+        Stage(test.symbol, (row, flag), 1, 1),
+        Stage(double.symbol, (row, out), N, chunks, Condition(flag, True)),
+        Stage(more.symbol, (row, out), N, chunks, Condition(flag, False)),
+    )
+    kind = TensorType((6, N), "float32")
+    plan = ExecPlan((kind,), (kind,), (), 64, stages, (Repeat(0, 3, 6),))
+    x = np.random.default_rng(0).standard_normal((6, N)).astype(np.float32)
+    x[:, 0] = [-1, 1, 1, -1, 1, -1]
+    (y,) = run_plan_native(plan, {k.symbol: k for k in (test, double, more)}, [x], threads)
+    np.testing.assert_array_equal(y, np.where(x[:, :1] < 0, x * 2, x + 1))
+
+
+def test_a_serial_repeat_is_one_phase() -> None:
+    group, repeated, last = groups_of(_turns(rotate(N), 50, (1, 1)))
+    assert (repeated.count, [(len(p.stages), p.chunks, p.count) for p in repeated.phases]) == (1, [(2, 1, 50)])
+    assert (group.count, last.count) == (1, 1)
+    _, repeated, _ = groups_of(_turns(rotate(N), 50, (1, 4)))
+    assert (repeated.count, [(p.chunks, p.count) for p in repeated.phases]) == (50, [(1, 1), (4, 1)])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("chunks", [1, 5])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_windows_move_with_repetitions(reverse: bool, chunks: int, threads: int) -> None:
+    kernel, count = rotate(N), 6
+    start, stride = ((count - 1) * 4 * N, -4 * N) if reverse else (0, 4 * N)
+    args = (Slot("input", 0, Window(start, stride)), Slot("output", 0, Window(0, 4 * N)))
+    kind = TensorType((count, N), "float32")
+    plan = ExecPlan((kind,), (kind,), (), 0, (Stage(kernel.symbol, args, N, chunks),), (Repeat(0, 1, count),))
+    x = np.random.default_rng(0).standard_normal((count, N)).astype(np.float32)
+    (y,) = run_plan_native(plan, {kernel.symbol: kernel}, [x], threads)
+    np.testing.assert_array_equal(y, np.stack([rotated(row, 1) for row in (x[::-1] if reverse else x)]))
+    short = replace(plan, repeats=(Repeat(0, 1, count + 1),))
+    with pytest.raises(PlanError, match="exceed the 888 bytes of"):
+        run_plan_native(short, {kernel.symbol: kernel}, [x], threads)
+
+
+def test_repeated_plans_run_in_many_threads_at_once() -> None:
+    kernel, wrong = rotate(N), []
+    plan = _turns(kernel, 40, (5, 7))
+
+    def work(seed: int) -> None:
+        x = np.random.default_rng(seed).standard_normal(N).astype(np.float32)
+        for _ in range(5):
+            (y,) = run_plan_native(plan, {kernel.symbol: kernel}, [x], 3)
+            if not np.array_equal(y, rotated(x, 83)):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("repeats", "message"),
+    [
+        ((Repeat(0, 2, 3),), "expected repeats of stages in order"),
+        ((Repeat(0, 1, 0),), "expected repeats of stages in order"),
+        ((Repeat(0, 1, 2), Repeat(0, 1, 2)), "expected repeats of stages in order"),
+        ((Repeat(0, 1, 1 << 40),), "expected at most 2147483648 executions"),
+    ],
+)
+def test_impossible_repeats_are_refused(repeats: tuple[Repeat, ...], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        verify_plan(replace(PLAN, repeats=repeats))
 
 
 def test_every_chunk_runs_exactly_once_with_more_threads_than_processors() -> None:

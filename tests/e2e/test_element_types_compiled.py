@@ -20,7 +20,7 @@ def _setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """64 bits are kept, and everything that has kernels is native."""
     monkeypatch.setattr(pipeline, "MIN_PREDICTED_SPEEDUP", 0.0)
     monkeypatch.setattr(pipeline, "WORTHWHILE_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline.Driver, "_worthwhile", lambda self, parts, choices: dict(choices))
+    monkeypatch.setattr(pipeline, "worthwhile", lambda parts, choices, target, speedup: dict(choices))
     with jax.enable_x64(True):
         yield
 

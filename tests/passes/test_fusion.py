@@ -156,3 +156,12 @@ def test_every_reader_of_a_view_gets_its_own():
     sunk = sink_views(graph)
     assert sum(op.opcode == "transpose" for op in sunk.ops) == 2
     assert all(len(sunk.users[op.result]) == 1 for op in sunk.ops if op.opcode == "transpose")
+
+
+def test_an_operation_with_several_results_lies_between_regions():
+    def fn(x):
+        values, _ = jax.lax.top_k(jnp.tanh(x), 3)
+        return jnp.exp(values) + values
+
+    graph = sink_views(to_graph(jax.make_jaxpr(fn)(np.zeros((4, 9), np.float32))))
+    assert _opcodes(graph) == [{"tanh"}, {"exp", "add"}]

@@ -251,6 +251,12 @@ _ROWS = np.array([[1, -1, 8], [100, 0, -9], [-10, 3, 3]], np.int32)
 _PLACES = np.array([[1, 0, 8], [2, 2, -2], [-1, 0, 20], [8, 9, 1]], np.int32)
 _BOOLS = np.arange(35).reshape(5, 7) % 3 == 0
 
+
+def relaxed(u: Any) -> Any:
+    """Sums of four neighbours inside a border that stays."""
+    return u.at[1:-1, 1:-1].set(u[:-2, 1:-1] + u[2:, 1:-1] + u[1:-1, :-2] + u[1:-1, 2:])
+
+
 CASES = (
     Case("matmul-bias-relu", lambda x, w, b: jax.nn.relu(x @ w + b), ((9, 7),), ((7, 19), (19,))),
     Case("matmul-inputs", lambda x, w: x @ w, ((5, 6), (6, 17))),
@@ -293,6 +299,12 @@ CASES = (
     Case("views", lambda x: jnp.flip(x, 0).T[1:, ::2] + 1, ((5, 7),)),
     Case("reshaped", lambda x, y: x.reshape(6, 10) + y, ((4, 15), (6, 10))),
     Case("iota", lambda x: x + jnp.arange(7, dtype=jnp.float32)[None, ::-1] * 3, ((4, 7),)),
+    Case("border", relaxed, ((7, 35),)),
+    Case("border-twice", lambda u: relaxed(relaxed(u)), ((9, 21),)),
+    Case("update-row", lambda x, y: x.at[2].set(y * 2), ((4, 9), (9,))),
+    Case("update-corner", lambda x, y: x.at[1:, :-3].set(jnp.maximum(y, 0)) + 1, ((5, 9), (4, 6))),
+    Case("update-integers", lambda x: x.at[:2, 1:3].set(x[1:, 2:4] + 1), (_INTS,)),
+    Case("update-booleans", lambda x: x.at[:, 2].set(~x[:, 0]), (_BOOLS,)),
     Case("shared", lambda x: (lambda e: e * e + jnp.tanh(e))(jnp.exp(x * 0.5)), ((6, 9),), exact=False),
     Case("two-sums", lambda x: (x - x.sum(0)) * x.max(1, keepdims=True), ((5, 6),)),
     Case("reduce-last", lambda x: x.max(-1), ((4, 45),)),

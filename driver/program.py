@@ -1,0 +1,114 @@
+"""Kernel calls of a native call on their way to a plan: which value each argument is, then where values live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..backends.llvm.kernel import Kernel
+from ..ir.plan import Condition, Repeat, Slot, Stage, Window
+from ..passes.memory import Lifetime, assign_offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A value as an argument.
+
+    Args:
+        value: of the graph, or a temporary of the program; the number of a packed constant.
+        window: which part of it; None for all.
+        constant: whether it is a packed constant.
+    """
+
+    value: int
+    window: Window | None = None
+    constant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One kernel call.
+
+    Args:
+        kernel: the kernel.
+        args: one place per parameter.
+        chunks: into how many parts its range is cut.
+        condition: a boolean value, and which of the two it must be for the call to be made; None for always.
+    """
+
+    kernel: Kernel
+    args: tuple[Place, ...]
+    chunks: int
+    condition: tuple[int, bool] | None = None
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The arguments and what the condition reads."""
+        return self.args if self.condition is None else (*self.args, Place(self.condition[0]))
+
+
+@dataclass(slots=True)
+class Program:
+    """The kernel calls of one native call.
+
+    Args:
+        inputs: values that come from outside.
+        outputs: values that are results.
+        roots: for each alias, the value whose memory it shares.
+        sizes: bytes of every value.
+        calls: in order.
+        repeats: which of them are repeated.
+        spans: first and last call of each loop: what it touches is alive throughout.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    roots: Mapping[int, int]
+    sizes: dict[int, int]
+    calls: list[KernelCall] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def temporary(self, size: int) -> int:
+        """A new value of so many bytes that no graph knows."""
+        value = min(-1, min(self.sizes, default=0) - 1)
+        self.sizes[value] = size
+        return value
+
+    def layout(self) -> tuple[int, tuple[Stage, ...]]:
+        """The arena's size, and the calls as stages of a plan."""
+        offsets, size = assign_offsets(self._lifetimes())
+        return size, tuple(self._stage(call, offsets) for call in self.calls)
+
+    def _lifetimes(self) -> dict[int, Lifetime]:
+        lives: dict[int, Lifetime] = {}
+        for number, call in enumerate(self.calls):
+            first, last = next((s for s in self.spans if s[0] <= number <= s[1]), (number, number))
+            for place in call.places:
+                value = self.roots.get(place.value, place.value)
+                if place.constant or self._home(value) is not None:
+                    continue
+                known = lives.get(value)
+                lives[value] = Lifetime(self.sizes[value], known.first if known else first, last)
+        return lives
+
+    def _stage(self, call: KernelCall, offsets: Mapping[int, int]) -> Stage:
+        args = tuple(self._slot(place, offsets) for place in call.args)
+        condition = None
+        if call.condition is not None:
+            value, wanted = call.condition
+            condition = Condition(self._slot(Place(value), offsets), wanted)
+        return Stage(call.kernel.symbol, args, call.kernel.extent, call.chunks, condition)
+
+    def _home(self, value: int) -> Slot | None:
+        """The slot of an input or output; None for an intermediate."""
+        if value in self.inputs:
+            return Slot("input", self.inputs.index(value))
+        return Slot("output", self.outputs.index(value)) if value in self.outputs else None
+
+    def _slot(self, place: Place, offsets: Mapping[int, int]) -> Slot:
+        if place.constant:
+            return Slot("constant", place.value)
+        value = self.roots.get(place.value, place.value)
+        home = self._home(value) or Slot("arena", offsets[value])
+        return Slot(home.kind, home.index, place.window)
