@@ -90,7 +90,7 @@ def sink_views(graph: Graph) -> Graph:
         return name
 
     for op in graph.ops:
-        if op.result in formed:
+        if len(op.results) == 1 and op.result in formed:
             ops.append(op)
             cloned[op.result] = op
             continue
@@ -98,7 +98,7 @@ def sink_views(graph: Graph) -> Graph:
         taken = [v in cloned and (v not in parts or _takes_elements(op, shape[v])) for v in op.operands]
         new = replace(op, operands=tuple(copied(v) if t else v for v, t in zip(op.operands, taken, strict=True)))
         ops.append(new)
-        if len(graph.users[op.result]) <= 1:
+        if len(op.results) != 1 or len(graph.users[op.result]) <= 1:
             continue
         if op.opcode in VIEWS - ALIASES:
             cloned[op.result] = new

@@ -156,3 +156,16 @@ def test_every_reader_of_a_view_gets_its_own():
     sunk = sink_views(graph)
     assert sum(op.opcode == "transpose" for op in sunk.ops) == 2
     assert all(len(sunk.users[op.result]) == 1 for op in sunk.ops if op.opcode == "transpose")
+
+
+def test_operations_with_several_results_or_none_are_kept():
+    def program(x):
+        jax.debug.callback(lambda: None)
+        left, right = jnp.split(x.T, 2)
+        values, places = jax.lax.top_k(left, 2)
+        return values + 1, places, right * 2, left.sum()
+
+    graph = _graph(program, (3, 8))
+    several = [op.opcode for op in graph.ops if len(op.results) != 1]
+    assert set(several) >= {"split", "top_k"} and len(several) == 3
+    assert [op.opcode for op in sink_views(graph).ops if len(op.results) != 1] == several
