@@ -90,7 +90,7 @@ def sink_views(graph: Graph) -> Graph:
         return name
 
     for op in graph.ops:
-        if op.results and op.results[0] in formed:
+        if len(op.results) == 1 and op.result in formed:
             ops.append(op)
             cloned[op.result] = op
             continue

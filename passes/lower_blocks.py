@@ -46,7 +46,7 @@ def _reduce(low: Lowering, op: Op, buffer: Buffer) -> None:
 def _reduced_box(low: Lowering, op: Op, buffer: Buffer) -> tuple[tuple[Iter, ...], Index, Index]:
     """The box of a reduction over axes, where it writes and where it reads."""
     source = low.graph.types[op.operands[0]]
-    axes = op.params["axes"]
+    axes = sorted(op.params["axes"])  # JAX keeps the order in which they were asked for
     iters, index = low.box(buffer.shape)
     reduced, over = low.reduced(tuple(source.shape[a] for a in axes))
     kept, gone = iter(index), iter(over)

@@ -165,3 +165,16 @@ def test_an_operation_with_several_results_lies_between_regions():
 
     graph = sink_views(to_graph(jax.make_jaxpr(fn)(np.zeros((4, 9), np.float32))))
     assert _opcodes(graph) == [{"tanh"}, {"exp", "add"}]
+
+
+def test_operations_with_several_results_or_none_are_kept():
+    def program(x):
+        jax.debug.callback(lambda: None)
+        left, right = jnp.split(x.T, 2)
+        values, places = jax.lax.top_k(left, 2)
+        return values + 1, places, right * 2, left.sum()
+
+    graph = _graph(program, (3, 8))
+    several = [op.opcode for op in graph.ops if len(op.results) != 1]
+    assert set(several) >= {"split", "top_k"} and len(several) == 3
+    assert [op.opcode for op in sink_views(graph).ops if len(op.results) != 1] == several
