@@ -240,3 +240,16 @@ def test_random_bodies(case: tuple[int, bool, list[int], list[int]]) -> None:
 
     for a, b in zip(jax.tree.leaves(compiled(fn)(initial, xs)), jax.tree.leaves(fn(initial, xs)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_arguments_that_jax_narrows() -> None:
+    places = np.random.default_rng(0).integers(0, 13, 9)
+    assert places.dtype == np.int64
+
+    def fn(table: Any, places: Any) -> Any:
+        return lax.scan(lambda c, k: (c + table[k], c), jnp.zeros((37,)), places)
+
+    fast = compiled(fn)
+    for a, b in zip(fast(U, places), jax.jit(fn)(U, places), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert fast.report().mode == "native"
