@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import (
     ClosedJaxpr,
@@ -86,14 +87,16 @@ def emit_float64(graph: Graph) -> Callable[..., list[np.ndarray]]:
         graph: The program. Opaque operations (control flow, random numbers, callbacks) keep their precision.
 
     Returns:
-        A function of the graph's inputs (NumPy or JAX arrays of the declared types) that returns its outputs as NumPy
+        A function of the graph's inputs (what `jax.jit` takes for the declared types) that returns its outputs as NumPy
         arrays, floating point ones as float64.
     """
     wide = promote(graph)
 
     def run(*arguments: Any) -> list[np.ndarray]:
+        # Numbers and wider arrays take the declared types here: where 64 bits are enabled, they would keep theirs.
+        given = [value if isinstance(value, jax.Array) else jnp.asarray(value) for value in arguments]
         with jax.enable_x64(True):
-            return [np.asarray(result) for result in jax.jit(jaxpr_as_fun(emit(wide)))(*arguments)]
+            return [np.asarray(result) for result in jax.jit(jaxpr_as_fun(emit(wide)))(*given)]
 
     return run
 

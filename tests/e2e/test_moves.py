@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 import tilewright
+from tilewright.driver import pipeline
 
 RNG = np.random.default_rng(5)
 
@@ -66,6 +67,21 @@ def test_networks(name):
     compiled = tilewright.compile(fn, effort=0, database=":memory:")
     for got, want in zip(jax.tree.leaves(compiled(*args)), jax.tree.leaves(jax.jit(fn)(*args)), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+    assert "Error" not in compiled.report().reason
     if name in ("dense", "embedding"):
         assert "native" in str(compiled.report())
         assert "xla " not in str(compiled.report())
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), 2.5, np.float64(2.5), True])
+def test_numbers_are_arguments(number, monkeypatch):
+    monkeypatch.setattr(pipeline, "MIN_PREDICTED_SPEEDUP", 0.0)
+
+    def program(x, number):
+        start = jnp.asarray(number, jnp.int32)
+        return lax.dynamic_update_slice(x, x[:2] * number, (start, start))
+
+    x = some(300, 400)
+    compiled = tilewright.compile(program, effort=0, database=":memory:")
+    np.testing.assert_array_equal(compiled(x, number), jax.jit(program)(x, number))
+    assert compiled.report().mode == "native"
