@@ -58,6 +58,7 @@ _PARTS = dict.fromkeys(
     """
     concatenate-last concatenate-first concatenate-middle sum-of-parts softmax-of-parts pad pad-cut pad-inside
     dynamic-slice update update-inside take-rows take-columns index-rows index-elements take-along take-of-table
+    border border-twice update-row update-corner update-integers update-booleans
     """.split(),
     "expected values without choices and data-dependent indices",
 )
