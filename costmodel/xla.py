@@ -2,8 +2,8 @@
 
 At effort 0 nothing is timed: a kernel ships only where it is predicted to be clearly faster than XLA. The constants
 are measured with `bench/calibrate_xla.py` (jaxlib 0.10, AVX-512, 2 threads; see there how). Estimates are typically
-within a factor of 1.5 (depthwise convolutions, reductions, dense convolutions) to 1.8 (small products and elementwise
-loops).
+within a factor of 1.5 (products, depthwise convolutions) to 1.8 (dense convolutions, reductions, elementwise loops);
+the one that is far off, a first convolution of 3 channels with a 3x3 kernel, errs on the side of XLA.
 """
 
 from __future__ import annotations

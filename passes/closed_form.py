@@ -14,6 +14,8 @@ from ..ir.loop import Const, Expr, Index, IndexValue
 
 VIEWS_OF_INDICES = frozenset("reshape squeeze transpose broadcast_in_dim slice rev".split())
 _CHEAP = COMPARE | frozenset("and or not xor add sub mul neg max min select_n convert_element_type copy".split())
+_MOST = 1 << 62
+"""Smaller integers, and their differences, are exact as indices."""
 
 
 def closed_form(array: np.ndarray[Any, Any], dtype: str, index: Index) -> Expr | None:
@@ -50,7 +52,7 @@ def _steps(array: np.ndarray[Any, Any], dtype: str) -> tuple[int, ...] | None:
     first = np.asarray(array.reshape(-1)[:1])
     if array.size == 1 or _all_are(array, first):
         return (0,) * array.ndim
-    if not dtypes.is_integer(dtype):
+    if not dtypes.is_integer(dtype) or max(abs(int(array.min())), abs(int(array.max()))) >= _MOST:
         return None
     corner = (0,) * array.ndim
     steps = tuple(

@@ -184,8 +184,8 @@ class _Analysis:
         kept: list[Stmt] = []
         changed: set[str] = set()
         for stmt in self.items:
-            if id(stmt) in updates:
-                changed.add(stmt.write.buffer)  # type: ignore[union-attr]
+            if isinstance(stmt, Block) and id(stmt) in updates:
+                changed.add(stmt.write.buffer)
                 continue
             used = {r.buffer for b in blocks(stmt) for r in reads(b.value)}
             written = {b.write.buffer for b in blocks(stmt)}

@@ -91,7 +91,7 @@ def test_random_traces_run_as_interpreted(name, request):
             except CodegenError as error:
                 assert "expected" in str(error)
                 outcome["refused"] += 1
-    assert outcome["ran"] > outcome["refused"], outcome
+    assert outcome["ran"] > 3 * outcome["refused"], outcome
 
 
 # ---- sketches

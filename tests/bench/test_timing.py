@@ -19,20 +19,23 @@ def test_every_side_is_timed_once_a_round_and_every_second_round_is_reversed() -
     assert len({tuple(order) for order in found}) > 8
 
 
-def test_long_calls_are_timed_one_by_one_and_short_ones_together() -> None:
-    calls: list[float] = []
+def test_long_calls_are_timed_one_by_one_and_short_ones_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+    calls: list[int] = []
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now)
+
+    def lasting(nanoseconds: int) -> None:
+        nonlocal now
+        now += nanoseconds
+        calls.append(nanoseconds)
+
     watch = Stopwatch()
-
-    def long() -> None:
-        calls.append(time.perf_counter())
-        time.sleep(0.005)
-
-    assert min(watch.sample(long) for _ in range(2)) > 4.0  # a busy machine may take any time longer
+    assert [watch.sample(lambda: lasting(5_000_000)) for _ in range(2)] == [5.0, 5.0]
     assert len(calls) == 2
     short = Stopwatch()
-    short.sample(lambda: calls.append(0.0))
+    assert short.sample(lambda: lasting(1_000)) == 0.001
     before = len(calls)
-    assert 0 < short.sample(lambda: calls.append(0.0)) < 1.0
+    assert short.sample(lambda: lasting(1_000)) == pytest.approx(0.001)
     assert len(calls) - before == 2 * timing._MOST_CALLS
 
 

@@ -11,7 +11,7 @@ from tilewright.driver.planning import partition
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.affine import var
 from tilewright.ir.loop import Const, IndexValue
-from tilewright.passes.closed_form import closed_form
+from tilewright.passes.closed_form import closed_form, has_closed_form
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
 
@@ -51,6 +51,11 @@ def test_equal_elements_are_a_number(array, dtype, value):
 )
 def test_other_constants_have_none(array, dtype):
     assert closed_form(array, dtype, (ROW, COLUMN)) is None
+
+
+@pytest.mark.parametrize("values", [[2**63, 2**63 + 1], [2**64 - 1, 0], [2**62, 2**62 + 1]])
+def test_integers_too_large_for_an_index_stay_an_array(values):
+    assert not has_closed_form(np.array(values, np.uint64), "uint64")
 
 
 def test_a_mask_of_indices_is_computed_by_each_of_its_readers():
