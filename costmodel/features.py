@@ -17,7 +17,7 @@ from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
-FEATURE_VERSION = 5
+FEATURE_VERSION = 6
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -71,6 +71,8 @@ _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
 _LOOP_CYCLES = 2.0
 """For a tile of a workload that accumulates nothing."""
+_ACROSS_CYCLES = 7.0
+"""For a tile whose lanes are added up at the end, the additions included: those of one tile overlap with the next's."""
 _UNROLL_PENALTY = 0.03
 """Share by which each doubling of the reduction steps in a loop body slows it: loads move up, registers run out."""
 _L2_BYTES_PER_CYCLE = 48.0
@@ -232,7 +234,8 @@ class FeatureExtractor:
                 times = visits * row_count * count
                 cycles += times * step * self.work.taken
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
-                entry += times / per_tile * (rows * rest * vectors * stores + around)
+                one_by_one = rows * rest * vectors * stores + around
+                entry += times / per_tile * np.where(nests.lanes > 1, rows * rest * _ACROSS_CYCLES, one_by_one)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
