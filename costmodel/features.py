@@ -6,6 +6,7 @@ Sizes, counts and cycles are binary logarithms, shares lie between 0 and 1. Mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ FEATURE_NAMES = (
     "guarded",
     "separate",
     "swapped",
+    "streamed",
     "strided_loads",
     "loops",
     "steps",
@@ -193,6 +195,7 @@ class FeatureExtractor:
             "guarded": np.array(self.work.guarded),
             "separate": nests.separate,
             "swapped": nests.swapped,
+            "streamed": nests.streamed,
             "loops": (nests.trips > 1).sum(axis=1),
             "steps": nests.steps,
         }
@@ -303,6 +306,7 @@ class FeatureExtractor:
             total = live[:, 0].sum(axis=1)
         l3, l2_level = self._traffic(nests, live, sets, target.l2_bytes * 0.75)
         memory, _ = self._traffic(nests, live, sets, target.l3_bytes * 0.75)
+        memory = memory + np.where(nests.streamed, 0.0, self._stored())  # caches fetch what is stored through them
         memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
         fits = total <= target.l3_bytes * 0.75
         return {
@@ -316,6 +320,12 @@ class FeatureExtractor:
             "l1_level": l1_level,
             "l2_level": l2_level,
         }
+
+    def _stored(self) -> float:
+        """Bytes of the result."""
+        return float(
+            max((math.prod(a.shape) * a.itemsize for a in self.work.accesses if a.writes and not a.private), default=0)
+        )
 
     def _traffic(self, nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Bytes moved into a cache of a size, and the level whose data fit into it.
