@@ -314,9 +314,11 @@ def children(stmt: Stmt) -> tuple[Stmt, ...]:
 
 def walk(stmt: Stmt) -> Iterator[Stmt]:
     """``stmt`` and everything inside it, in program order, parents first."""
-    yield stmt
-    for child in children(stmt):
-        yield from walk(child)
+    waiting = [stmt]
+    while waiting:
+        stmt = waiting.pop()
+        yield stmt
+        waiting.extend(reversed(children(stmt)))
 
 
 def blocks(stmt: Stmt) -> Iterator[Block]:
@@ -366,9 +368,11 @@ def operands(expr: Expr) -> tuple[Expr, ...]:
 
 def subexpressions(expr: Expr) -> Iterator[Expr]:
     """``expr`` and everything inside it, outermost first."""
-    yield expr
-    for inner in operands(expr):
-        yield from subexpressions(inner)
+    waiting = [expr]
+    while waiting:
+        expr = waiting.pop()
+        yield expr
+        waiting.extend(reversed(operands(expr)))
 
 
 def reads(expr: Expr) -> Iterator[Read]:
@@ -415,12 +419,13 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 
 def map_indices(expr: Expr, f: Callable[[AffineExpr], AffineExpr]) -> Expr:
-    """Apply ``f`` to every index, guard and condition of a scalar expression."""
+    """Apply ``f`` to every index, guard and condition of a scalar expression; what does not change is shared."""
 
     def visit(e: Expr) -> Expr:
         match e:
             case Read():
-                return replace(e, index=tuple(map(f, e.index)), guard=tuple(map(f, e.guard)))
+                index, guard = tuple(map(f, e.index)), tuple(map(f, e.guard))
+                return e if (index, guard) == (e.index, e.guard) else replace(e, index=index, guard=guard)
             case IndexValue():
                 return replace(e, expr=f(e.expr))
             case Where():

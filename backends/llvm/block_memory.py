@@ -64,7 +64,10 @@ class BlockMemory:
         """
         if not t.lanes:
             return None
-        mask = prefix(self._active(point), t.lanes)
+        active = self._active(point)
+        if active == t.lanes and self._allowed is None and guard is None:
+            return None
+        mask = prefix(active, t.lanes)
         for other in (self._allowed, guard):
             mask = mask if other is None else mask.both(other, self.builder)
         return None if mask.full else mask
