@@ -190,6 +190,18 @@ class Access:
     index: Index
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A hint: what a Block reads of a parameter ``distance`` iterations of a loop later is fetched into the cache now.
+
+    It has no meaning: a name that no longer exists, or an element outside the buffer, fetches nothing of use.
+    """
+
+    buffer: str
+    loop: str
+    distance: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """A statement over a box: ``write = value``, or ``write = combine(write, value)`` with a monoid.
@@ -202,6 +214,7 @@ class Block:
         monoid: name of a monoid of `ir.monoid`, or None for a plain store.
         guard: conditions, each ``expression >= 0``.
         guard_mode: what a failing condition means: ``zero`` stores zero, ``skip`` leaves the element alone.
+        fetches: what is fetched into the cache on the way.
     """
 
     name: str
@@ -211,6 +224,7 @@ class Block:
     monoid: str | None = None
     guard: Index = ()
     guard_mode: GuardMode = "skip"
+    fetches: tuple[Fetch, ...] = ()
 
     def iterator(self, name: str) -> Iter | None:
         """The iterator of that name, or None."""
