@@ -6,6 +6,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -102,6 +103,12 @@ def test_slices_at_run_time(data):
     starts = [I32(data.draw(st.sampled_from([-(2**31), -n - 1, -1, 0, 1, n, 2**31 - 1]))) for n in shape]
     check(lambda x, *s: lax.dynamic_slice(x, s, sizes), values(*shape), *starts)
     check(lambda x, u, *s: lax.dynamic_update_slice(x, u * 2, s), values(*shape), values(*sizes, seed=1), *starts)
+
+
+@pytest.mark.parametrize("start", [-100, -2, 0, 3, 100])
+def test_constant_starts_are_clamped(start):
+    check(lambda x: lax.dynamic_slice(x, (I32(start), I32(1)), (2, 3)), values(5, 4))
+    check(lambda x, u: lax.dynamic_update_slice(x, u, (I32(start), I32(1))), values(5, 4), values(2, 3, seed=1))
 
 
 def test_nothing_is_put_together_from_empty_parts():
