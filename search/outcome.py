@@ -42,6 +42,7 @@ class Progress:
         task: number of the task of the latest batch.
         now_s: weighted sum of the incumbents' latencies over the tasks that were measured.
         default_s: the same of the defaults.
+        incumbents: the best confirmed candidate of each task; None where there is none yet.
     """
 
     elapsed_s: float
@@ -49,6 +50,7 @@ class Progress:
     task: int
     now_s: float
     default_s: float
+    incumbents: tuple[Candidate | None, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -277,7 +277,9 @@ class _Session:
                 weight = task.contest.task.weight
                 now += weight * task.contest.incumbent.latency_s
                 default += weight * task.contest.default.latency_s
-        return Progress(self.clock() - self.start, self.trials, number, now, default)
+        holders = (task.contest.incumbent for task in self.running)
+        incumbents = tuple(entry.candidate if entry is not None else None for entry in holders)
+        return Progress(self.clock() - self.start, self.trials, number, now, default, incumbents)
 
     # ---- results
 

@@ -80,6 +80,11 @@ def unnormalised(q: Any, k: Any, v: Any) -> Any:
     return weighted(jnp.exp(s - s.max(axis=-1, keepdims=True)), v)
 
 
+def unnormalised_masked(q: Any, k: Any, v: Any, mask: Any) -> Any:
+    s = jnp.where(mask, scores(q, k), -jnp.inf)
+    return weighted(jnp.exp(s - s.max(axis=-1, keepdims=True)), v)
+
+
 def divided_later(q: Any, k: Any, v: Any) -> Any:
     s = scores(q, k) * 0.3
     p = jnp.exp(s - jax.lax.stop_gradient(s.max(axis=-1, keepdims=True)))
@@ -124,6 +129,7 @@ FORMS: dict[str, Form] = {
     "causal-finite": Form(causal(float(np.finfo(np.float32).min)), bhtd),
     "causal-little": Form(causal(-2.0), bhtd),
     "unnormalised": Form(unnormalised, bhtd),
+    "unnormalised-masked": Form(unnormalised_masked, some),
     "divided-later": Form(divided_later, bhtd),
     "other-order": Form(other_order, lambda t, s, d, e: ((t, 2, 3, d), (s, 2, 3, d), (s, 2, 3, e))),
     "log-sum-exp": Form(lambda h, w: jax.nn.logsumexp(h @ w, axis=-1), lambda t, s, d, e: ((t, d), (d, s))),

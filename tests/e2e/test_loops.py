@@ -20,6 +20,7 @@ from tilewright.driver.gate import check_accuracy, runnable
 from tilewright.driver.options import make_options
 from tilewright.driver.pipeline import Driver, Outcome, host
 from tilewright.frontends.jaxpr import to_graph
+from tilewright.ir.graph import Graph
 from tilewright.ir.plan import ExecPlan
 
 U = np.random.default_rng(0).standard_normal((13, 37)).astype(np.float32)
@@ -43,21 +44,26 @@ def built(fn: Callable[..., Any], *args: Any, bits: int | None = None) -> Outcom
     return Driver(make_options(None, 0, ":memory:", "cpu", 0, False), Database(":memory:"), target).run(graph, None)
 
 
-def plan_of(fn: Callable[..., Any], *args: Any) -> ExecPlan:
-    """The plan of a function that becomes one native call and nothing else."""
+def native(fn: Callable[..., Any], *args: Any) -> tuple[Graph, ExecPlan]:
+    """A function that becomes one native call and nothing else, and its plan."""
     outcome = built(fn, *args)
     assert outcome.graph is not None, outcome.reason
     assert [op.opcode for op in outcome.graph.ops] == ["tilewright_plan"], outcome.graph.ops
-    return outcome.natives[0].plan
+    return outcome.graph, outcome.natives[0].plan
+
+
+def plan_of(fn: Callable[..., Any], *args: Any) -> ExecPlan:
+    return native(fn, *args)[1]
 
 
 def same(fn: Callable[..., Any], *args: Any, exact: bool = False) -> None:
-    """The compiled function is native, has no loop left for XLA, and gives what JAX gives."""
-    plan_of(fn, *args)
-    found, wanted = compiled(fn)(*args), jax.jit(fn)(*args)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == b.dtype and a.shape == b.shape and a.weak_type == b.weak_type
-        np.testing.assert_allclose(a, b, rtol=0 if exact else 2e-5, atol=0 if exact else 2e-5)
+    """The native call, which nothing has checked yet, gives what JAX gives, and so does the compiled function."""
+    graph, _ = native(fn, *args)
+    direct, found, wanted = runnable(graph)(*jax.tree.leaves(args)), compiled(fn)(*args), jax.jit(fn)(*args)
+    for a, b, c in zip(jax.tree.leaves(direct), jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert b.dtype == c.dtype and b.shape == c.shape and b.weak_type == c.weak_type
+        np.testing.assert_allclose(a, c, rtol=0 if exact else 2e-5, atol=0 if exact else 2e-5)
+        np.testing.assert_array_equal(a, b)
 
 
 def relaxation(steps: int) -> Callable[[Any], Any]:
@@ -127,6 +133,19 @@ def test_carries_that_swap_stay_or_repeat(length: int) -> None:
         return lax.scan(body, (a, b, c, a), None, length)
 
     same(fn, U, U * 2, U * 3, exact=True)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_one_value_as_several_results_of_an_iteration(length: int) -> None:
+    def fn(a: Any, b: Any) -> Any:
+        def body(carry: Any, _: Any) -> Any:
+            a, b = carry
+            total = a * 0.5 + b
+            return (total, total), (total, total[::-1])
+
+        return lax.scan(body, (a, b), None, length)
+
+    same(fn, U, U * 2)
 
 
 def test_constants_and_weights_in_the_body() -> None:

@@ -65,6 +65,19 @@ def test_reduced_axes_merge():
     assert shapes(same(func)) == [(2, 12), (2,)]
 
 
+def test_reduced_axes_that_a_guard_tells_apart_stay():
+    func = program(
+        "input x: float32[2, 3, 4]",
+        "output y: float32[2]",
+        "block init [i: 0..2]",
+        "  y[i] = 0.0:float32",
+        "block b [i: 0..2, r: 0..3 reduce, s: 0..4 reduce]",
+        "  y[i] sum= x[i, r, s]",
+        "  guard skip: s - 1 >= 0",
+    )
+    assert shapes(same(func)) == [(2, 3, 4), (2,)]
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -118,6 +118,12 @@ def test_slices_at_run_time(data):
     check(lambda x, u, *s: lax.dynamic_update_slice(x, u * 2, s), values(*shape), values(*sizes, seed=1), *starts)
 
 
+@pytest.mark.parametrize("start", [-100, -2, 0, 3, 100])
+def test_constant_starts_are_clamped(start):
+    check(lambda x: lax.dynamic_slice(x, (I32(start), I32(1)), (2, 3)), values(5, 4))
+    check(lambda x, u: lax.dynamic_update_slice(x, u, (I32(start), I32(1))), values(5, 4), values(2, 3, seed=1))
+
+
 def test_nothing_is_put_together_from_empty_parts():
     check(lambda x, y: jnp.concatenate([x, y, x], 1), values(3, 2), values(3, 0))
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from tilewright.backends.xla import emit
@@ -45,6 +46,8 @@ SPLIT: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
     "two rows": (lambda x: x.max(1), (2, 300_000), "int32"),
     "shifted rows": (lambda x: (x + x[:, :1]).min(1), (2, 300_000), "int32"),
     "few columns": (lambda x: (x - x[0]).sum(0), (40_000, 10), "float32"),
+    "weighted rows": (lambda x: (x * lax.broadcast_in_dim(x[:, 0], x.shape, (0,))).sum(0), (40_000, 10), "float32"),
+    "weighted columns": (lambda x: (x * lax.broadcast_in_dim(x[0], x.shape, (1,))).sum(0), (40_000, 10), "float32"),
     "all but the last": (lambda x: x.sum((0, 1, 2)), (30, 20, 15, 40), "float32"),
     "first and last": (lambda x: x.max((0, 2)), (64, 5, 900), "int32"),
     "any": (lambda x: x.any(), (2048, 1024), "bool"),
@@ -63,6 +66,13 @@ def test_two_steps_compute_the_same(name: str, rng: np.random.Generator) -> None
     assert split_reductions(split) is split
     array = wholes(shape, dtype, rng)
     np.testing.assert_array_equal(jax.jit(jaxpr_as_fun(emit(split)))(array)[0], jax.jit(fn)(array))
+
+
+def test_the_first_step_leaves_the_parts() -> None:
+    split = split_reductions(optimised(lambda x: x.sum(0), (100_352, 64)))
+    first, second = (op for op in split.ops if op.opcode == "reduce_sum")
+    assert (split.types[first.operands[0]].shape, first.type.shape) == ((64, 1568, 64), (64, 64))
+    assert second.operands == first.results
 
 
 def test_large_parts_are_split_again(rng: np.random.Generator) -> None:

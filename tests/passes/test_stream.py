@@ -51,6 +51,40 @@ def test_masks_of_places_that_may_wrap_around_skip_nothing(test):
     assert any(isinstance(s, If) for s in walk(scheduled.body)) is (test == "index(i):int32")
 
 
+def tiled(case: Case, rows: int, columns: int) -> None:
+    """Check one tiling of a case that has tiles to skip."""
+    tried = sample(case, False)
+    buffers = [s.buffer.name for s in walk(tried.func.body) if isinstance(s, Alloc)][::-1]
+    ((key, it),) = maxima(tried.func)
+    cut = [("split", "store.y0", "i0", rows), *(("compute_at", b, "store.y0.i0") for b in buffers)]
+    scheduled = replay(tried.func, steps(*cut, ("stream", key.name, it.name, columns)))
+    assert any(isinstance(s, If) for s in walk(scheduled.body))
+    with np.errstate(all="ignore"):
+        tried.check(run(tried, scheduled), case.name)
+
+
+KEPT = {
+    "row > column": lambda r, c: r > c,
+    "row >= column": lambda r, c: r >= c,
+    "column < row": lambda r, c: c < r,
+    "column <= row": lambda r, c: c <= r,
+    "not column > row": lambda r, c: ~(c > r),
+    "not column >= row": lambda r, c: ~(c >= r),
+    "not row < column": lambda r, c: ~(r < c),
+    "not row <= column": lambda r, c: ~(r <= c),
+}
+
+
+@pytest.mark.parametrize("mask", KEPT)
+def test_masks_by_every_comparison(mask):
+    # Some tiles keep a single element; the last rows keep all, which a value above all scores must not reach.
+    def fn(q, k, v):
+        rows, columns = (jax.lax.broadcasted_iota(jnp.int32, (q.shape[0], k.shape[0]), axis) for axis in (0, 1))
+        return jax.nn.softmax(jnp.where(KEPT[mask](rows, columns), q @ k.T, 1e4)) @ v
+
+    tiled(Case(mask, fn, ((60, 3), (21, 3), (21, 4)), exact=False), 4, 3)
+
+
 def changed(func: LoopFunc, old: str, new: str) -> LoopFunc:
     text = print_ir(func)
     assert old in text
@@ -74,6 +108,26 @@ REFUSED = {
     "other exponent": (changed(SOFTMAX, "m[i]))", "mul(m[i], 2.0:float32)))"), ("max", "j", 2), "x - max"),
     "other scores": (changed(SOFTMAX, "sub(s[", "sub(x["), ("max", "j", 2), "either before or after"),
     "maximum of weights": (changed(SOFTMAX, "l[i] sum=", "l[i] max="), ("max", "j", 2), "identity of max"),
+    "maximum of positive weights": (
+        changed(changed(SOFTMAX, "l[i] sum=", "l[i] max="), "l[i] = 0.0:float32", "l[i] = -inf:float32"),
+        ("max", "j", 2),
+        "expected a sum of what depends on the maximum, found max in sum",
+    ),
+    "other shift": (
+        changed(SOFTMAX, "m[i]))", "select_n(ge(m[i], 0.0:float32), 0.0:float32, m[i])))"),
+        ("max", "j", 2),
+        "x - max",
+    ),
+    "parts that wait differently": (
+        changed(SOFTMAX, "div(p[i, j], l[i])", "add(div(p[i, j], l[i]), p[i, j])"),
+        ("max", "j", 2),
+        "parts of add with the same factor",
+    ),
+    "no exponential": (
+        changed(SOFTMAX, "div(p[i, j], l[i])", "div(s[i, j], l[i])"),
+        ("max", "j", 2),
+        "as a factor of exp",
+    ),
     "other start": (changed(SOFTMAX, "l[i] = 0.0:float32", "l[i] = 1.0:float32"), ("max", "j", 2), "identity of sum"),
     "scores from outside": (changed(SOFTMAX, "max= s[i, j]", "max= x[i, j]"), ("max", "j", 2), "x - max|beside it"),
     "weights that are stored": (

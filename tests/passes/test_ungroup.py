@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "one image": (lambda x: group_norm(x, 4), (1, 5, 3, 24)),
     "as in Flax": (lambda x: flax_group_norm(x, 4), (2, 5, 3, 24)),
     "squares of groups": (lambda x: jnp.square(grouped(x, 3)).sum((0, 2)), (7, 12)),
+    "squares of groups of planes": (lambda x: jnp.square(x.reshape(7, 3, 4, 5)).sum((0, 2, 3)), (7, 12, 5)),
     "with a table for each member": (
         lambda x: (grouped(x, 3) * jnp.arange(12.0).reshape(3, 4) + jnp.arange(4.0)).sum((0, 2)),
         (7, 12),

@@ -74,6 +74,9 @@ def test_sums_are_kept_in_float32(dtype):
         lambda a, b, c: lax.convert_element_type((a + b) * 100, "int32"),
         lambda a, b, c: lax.eq(jnp.sin(a * b) * c, a * c),
         lambda a, b, c: (lambda e: (e * e > e, e * b))(jnp.exp(a) + c)[0],
+        lambda a, b, c: (lambda e: (lambda g: g * g > g * b)(jnp.exp(e * b) + e))(jnp.exp(a) + c),
+        lambda a, b, c: lax.nextafter(a * b, c) > b,
+        lambda a, b, c: lax.nextafter(a, c),
         lambda a, b, c: ((a * b).astype("float32") + 1 > 1.25).astype(a.dtype),
         lambda a, b, c: (a * b * c).astype("float64") > 0.125,
         lambda a, b, c: (a * b + c).astype("float16").astype("bfloat16").astype("float32") > 0.125,
@@ -86,6 +89,18 @@ def test_exact_results_are_what_xla_gives(dtype, fn):
             args = [a[:100] for a in args]  # few enough that no approximation of XLA's rounds otherwise
         func, wanted = _lowered(fn, *args), np.asarray(jax.jit(fn)(*args))
     np.testing.assert_array_equal(interpret(func, args)[0], wanted)
+
+
+def test_what_is_converted_is_not_rounded_first():
+    a, b = (_numbers("bfloat16", 300, seed=s) for s in range(2))
+    func = _lowered(lambda a, b: (a * b).astype("float32"), a, b)
+    np.testing.assert_array_equal(interpret(func, [a, b])[0], a.astype(np.float32) * b.astype(np.float32))
+
+
+def test_sums_that_exact_results_need_are_kept_in_float32():
+    x = np.ones((3, 300), to_numpy("bfloat16"))
+    func = _lowered(lambda x: lax.reduce(x * x, x.dtype.type(0), lax.add, (1,)) > 290, x)
+    assert interpret(func, [x])[0].all()
 
 
 def test_explicit_conversions_round():
@@ -101,6 +116,9 @@ def test_shared_temporaries_are_wide_unless_exact_results_need_them():
     assert "float32" in {b.dtype for b in buffers(costly).values()}
     exact = _lowered(lambda x: (lambda e: e * e * e + e > 3)(jnp.exp(x) + 1), x)
     assert "float32" not in {b.dtype for b in buffers(exact).values()}
+    chain = _lowered(lambda x: (lambda e: (lambda g: g * g + g > 3)(jnp.exp(e) + e))(jnp.exp(x) + 1), x)
+    assert len(buffers(chain)) > len(buffers(exact))
+    assert "float32" not in {b.dtype for b in buffers(chain).values()}
 
 
 def test_other_types_are_left_alone():
