@@ -137,7 +137,7 @@ class FeatureExtractor:
         sets = self._by_buffer(live).sum(axis=2)
         columns = self._shape(nests, tile) | self._compute(nests, tile) | self._memory(nests, live, sets)
         columns |= self._parallel(nests)
-        columns["log_predicted"] = self._streamed(traces, self._predict(columns))
+        columns["log_predicted"] = self._streamed(traces, self._predict(columns, nests))
         for name in [n for n in columns if n.startswith("log_")]:
             columns[name] = np.log2(np.maximum(columns[name], 1e-12))
         return np.stack([np.broadcast_to(columns[n], len(nests)) for n in FEATURE_NAMES], axis=1).astype(np.float32)
@@ -357,10 +357,13 @@ class FeatureExtractor:
         busiest = np.ceil(nests.parallel / threads)
         return {"log_parallel": nests.parallel, "imbalance": busiest * threads / np.maximum(nests.parallel, 1)}
 
-    def _predict(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+    def _predict(self, columns: dict[str, np.ndarray], nests: Nests) -> np.ndarray:
         """Seconds: computing and moving data overlap in part."""
         compute = columns["log_compute_cycles"] + columns["log_other_cycles"] + columns["log_entry_cycles"]
-        moving = columns["log_l2_cycles"] + columns["log_l3_cycles"] + columns["log_memory_cycles"]
+        levels = np.broadcast_arrays(*(columns[f"log_{name}_cycles"] for name in ("l2", "l3", "memory")))
+        # A packed constant is one stream, whose way through the caches is a pipeline: its slowest part counts.
+        streams = self.work.multiplies & self.work.reduces.any() & nests.packed & ~nests.copied
+        moving = np.where(streams, np.maximum.reduce(levels), sum(levels))
         both = np.maximum(compute, moving) + 0.3 * np.minimum(compute, moving)
         threads = max(self.target.threads, 1)
         return DISPATCH_S + both * np.maximum(columns["imbalance"], 1.0) / threads / self.hz

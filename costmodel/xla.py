@@ -34,6 +34,10 @@ _BOTH_TRANSPOSED_SHARE = 0.55
 _BATCHED_SHARE = 0.45
 """Products with batch axes, or summed over more than one axis."""
 _DOT_EXTRA_FLOPS = 6e6
+_DOT_S_PER_RIGHT_ELEMENT = 0.07e-9
+"""Laying the right operand out anew, per element of it and thread: most of the time where the left one has few rows."""
+_VECTOR_SHARE = 0.75
+"""Share of the memory's speed that a vector times a matrix reaches."""
 _CONV_S = 30e-6
 _CONV_SHARE = 0.5
 _CONV_S_PER_PATCH_ELEMENT = 0.2e-9
@@ -147,10 +151,7 @@ def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
     threads = target.threads
     peak = target.fma_gflops_per_thread * 1e9 * threads
     if op.opcode == "dot_general":
-        moved = sum(region.types[v].nbytes for v in op.operands)
-        flops = _flops(region, op)
-        rate = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _dot_share(region, op))
-        return start + max(rate, _moving(moved, target))
+        return start + _product(region, op, peak, target)
     if op.opcode == "conv_general_dilated":
         return _convolution(region, op, peak, threads)
     elements = region.types[op.operands[0]].size if op.operands else 0
@@ -163,6 +164,25 @@ def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
         window = math.prod(op.params["window_dimensions"])
         return start + op.types[0].size * window / (_WINDOW_ELEMENTS_PER_S * threads)
     return 0.0
+
+
+def _product(region: Graph, op: Op, peak: float, target: Target) -> float:
+    """Seconds of a product; a right operand that several rows use is laid out anew first."""
+    flops = _flops(region, op)
+    seconds = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _dot_share(region, op))
+    right = region.types[op.operands[1]]
+    moved = sum(region.types[v].nbytes for v in op.operands)
+    if _dot_rows(region, op) > 1:
+        return max(seconds + _DOT_S_PER_RIGHT_ELEMENT * right.size / target.threads, _streaming(moved, target))
+    cached = moved <= target.l3_bytes // 2
+    return max(seconds, _moving(moved, target) / (1.0 if cached else _VECTOR_SHARE))
+
+
+def _dot_rows(region: Graph, op: Op) -> int:
+    """Rows of the left operand that every element of the right one is multiplied with."""
+    (contract, _), (batch, _) = op.params["dimension_numbers"]
+    shape = region.types[op.operands[0]].shape
+    return math.prod(n for axis, n in enumerate(shape) if axis not in (*contract, *batch))
 
 
 def _dot_share(region: Graph, op: Op) -> float:

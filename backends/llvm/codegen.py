@@ -14,6 +14,7 @@ from ...ir.lanes import vector_lanes
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
 from ...passes.legalize import legalize
+from ...passes.next_parts import Part
 from . import read_ahead
 from .access import I64, Scopes
 from .blocks import BlockEmitter
@@ -21,8 +22,9 @@ from .builder import Builder, vtype
 from .kernel import Kernel
 from .memory import ALIGNMENT, CodegenError, Memory
 from .toolchain import object_code
+from .walks import Walks, steps, walked_parts
 
-CODEGEN_VERSION = 3
+CODEGEN_VERSION = 4
 MAX_INSTRUCTIONS = 16_384
 """Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"
@@ -58,15 +60,16 @@ def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
 
 def legal_ir(func: LoopFunc, lanes: int, target: Target) -> tuple[str, int, int]:
     """`kernel_ir` of a program that is legalised for vectors of so many values."""
-    return _Emitter(Builder(target.feature_set), lanes).function(func)
+    return _Emitter(Builder(target.feature_set), lanes, walked_parts(func, lanes, target)).function(func)
 
 
 class _Emitter:
     """Emits statements; loop variables live in `Scopes`, buffers in `Memory`."""
 
-    def __init__(self, builder: Builder, lanes: int) -> None:
+    def __init__(self, builder: Builder, lanes: int, parts: dict[str, tuple[Part, ...]]) -> None:
         self.b = builder
         self.lanes = lanes
+        self.parts = parts
         self.scratch_bytes = 0
         self._begin()
 
@@ -75,6 +78,7 @@ class _Emitter:
         self.memory = Memory(self.b, self.lanes)
         self.ranges: dict[str, tuple[int, int]] = {}
         self.ahead = ""
+        self.walks = Walks(self.b, self.parts) if self.parts else None
 
     def function(self, func: LoopFunc) -> tuple[str, int, int]:
         """The module's text, the parallel extent and the scratch bytes."""
@@ -98,7 +102,9 @@ class _Emitter:
         self.b.begin(name, [*params, *ahead], "nounwind noinline", "internal")
         for buffer, pointer in zip(func.params, names, strict=True):
             self.memory.add_parameter(buffer, pointer, streams and buffer.scope == "stream")
-        if reads_ahead:
+        if self.walks is not None:
+            self.walks.begin()
+        elif reads_ahead:
             self.ahead = read_ahead.start(self.b)
         self.scopes.push()
         self._stmt(func.body)
@@ -116,7 +122,7 @@ class _Emitter:
         b.cond_br(b.compare("lt", I64, "%lo", "%hi"), run, done)
         b.label(run)
         args = [b.value(f"load ptr, ptr {b.gep('ptr', '%bufs', i)}") for i in range(count)]
-        ahead = [f"ptr {pointer}" for pointer in read_ahead.part(b, count, extent)] if self.ahead else []
+        ahead = [f"ptr {pointer}" for pointer in read_ahead.part(b, count, extent)] if self.ahead or self.walks else []
         text = ", ".join([*(f"ptr {a}" for a in args), "i64 %lo", "i64 %hi", "ptr %scratch", *ahead])
         if streamed:
             plain, streaming = b.fresh_label("plain"), b.fresh_label("streaming")
@@ -210,8 +216,7 @@ class _Emitter:
         self.scopes.registers[loop.name] = counter
         self.ranges[loop.name] = known
         self.scopes.push()
-        if self.ahead and read_ahead.busy(loop, self.memory.lanes):
-            read_ahead.step(b, self.ahead)
+        self._fetch(loop)
         self._stmt(loop.body)
         self.scopes.pop()
         following = b.op("add", I64, counter, "1", "nsw")
@@ -219,6 +224,16 @@ class _Emitter:
         b.cond_br(b.compare("lt", I64, following, upper), body, after)
         b.label(after)
         del self.scopes.registers[loop.name], self.ranges[loop.name]
+
+    def _fetch(self, loop: For) -> None:
+        """At the begin of an iteration: ask for a line of what is read soon."""
+        if self.walks is not None:
+            if loop.name in self.parts:
+                self.walks.iteration(loop, self.scopes, self.memory)
+            if steps(loop, self.lanes):
+                self.walks.step()
+        elif self.ahead and read_ahead.busy(loop, self.lanes):
+            read_ahead.step(self.b, self.ahead)
 
     def _known(self, loop: For) -> tuple[int, int]:
         resolved = For(

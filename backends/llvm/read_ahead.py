@@ -22,7 +22,7 @@ _SECOND_LEVEL = 2
 
 def busy(loop: For, lanes: int) -> bool:
     """Whether a loop is an innermost one whose iterations take many multiply-adds."""
-    return loop.kind == "serial" and _work(loop.body, lanes) >= _BUSY
+    return loop.kind == "serial" and work(loop.body, lanes) >= _BUSY
 
 
 def any_busy(stmt: Stmt, lanes: int) -> bool:
@@ -32,14 +32,14 @@ def any_busy(stmt: Stmt, lanes: int) -> bool:
     return any(any_busy(child, lanes) for child in children(stmt))
 
 
-def _work(stmt: Stmt, lanes: int) -> int:
-    """Vector multiply-adds of straight-line code; 0 if there is another loop in it."""
+def work(stmt: Stmt, lanes: int) -> int:
+    """Vector multiply-adds of straight-line code; loops in it do not count."""
     if isinstance(stmt, For):
         return 0
     if isinstance(stmt, Block):
         wide = any(i.vectorized for i in stmt.iters)
         return math.prod(i.extent for i in stmt.iters) // lanes if wide and stmt.monoid == "sum" else 0
-    return sum(_work(child, lanes) for child in children(stmt))
+    return sum(work(child, lanes) for child in children(stmt))
 
 
 def part(b: Builder, position: int, extent: int) -> tuple[str, str]:
@@ -78,3 +78,8 @@ def step(b: Builder, place: str) -> None:
     following = b.gep("i8", line, LINE_BYTES)
     more = b.effect(f"icmp ult ptr {following}, %last")
     b.emit(f"store ptr {b.effect(f'select i1 {more}, ptr {following}, ptr %last')}, ptr {place}")
+
+
+def fetch(b: Builder, line: str) -> None:
+    """Ask for a line in the second-level cache."""
+    b.call("llvm.prefetch.p0", "void", (("ptr", line), ("i32", "0"), ("i32", str(_SECOND_LEVEL)), ("i32", "1")))

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tilewright.costmodel.roofline import predict_native
 from tilewright.costmodel.xla import first_touch, predict_xla, region_flops
+from tilewright.driver.planning import partition
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
 from tilewright.ir.target import Target
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
+from tilewright.search.predict import predicted_choice
 
 TARGET = Target("test", "+avx512f", 512, 2, 48 << 10, 1 << 20, 32 << 20, 255.0, 40.0)
 
@@ -42,12 +45,15 @@ def transposed(x: Any, w: Any) -> Any:
     ("region", "measured_ms"),
     [
         (graph(jnp.matmul, (1024, 1024), (1024, 1024)), 4.4),
+        (graph(jnp.matmul, (1, 4096), (4096, 4096)), 1.6),
+        (graph(jnp.matmul, (8, 4096), (4096, 4096)), 2.5),
+        (graph(jnp.matmul, (16, 1024), (1024, 1024)), 0.16),
         (graph(conv(), (1, 56, 56, 64), (3, 3, 64, 64)), 0.995),
         (graph(conv(64), (1, 56, 56, 64), (3, 3, 1, 64)), 3.85),
         (graph(transposed, (1, 28, 28, 128), (4, 4, 128, 64)), 0.72),
         (graph(jax.nn.softmax, (2048, 512)), 0.29),
     ],
-    ids=["dot", "conv", "depthwise", "transposed", "softmax"],
+    ids=["dot", "vector", "memory", "rows", "conv", "depthwise", "transposed", "softmax"],
 )
 def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5
@@ -76,3 +82,26 @@ def test_epilogues_and_size_add_time() -> None:
 
 def test_nothing_takes_no_time() -> None:
     assert predict_xla(graph(lambda x: x, (4,)), TARGET) == 0
+
+
+def test_a_right_operand_is_laid_out_anew_where_several_rows_use_it() -> None:
+    one, few, across = (
+        graph(jnp.matmul, *s) for s in (((1, 512), (512, 512)), ((4, 512), (512, 512)), ((512, 512), (512, 4)))
+    )
+    assert predict_xla(one, TARGET) < predict_xla(across, TARGET) < predict_xla(few, TARGET)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_a_few_rows_times_a_constant_are_worth_a_kernel_and_a_large_product_is_not(rows: int) -> None:
+    assert _gain(rows, 4096) > 1.15
+    assert _gain(rows, 1024) > 1.15
+    assert _gain(1024, 1024) < 1.15
+
+
+def _gain(rows: int, size: int) -> float:
+    """How many times faster the kernel of a product with a constant is predicted to be."""
+    weights = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    (task,) = partition(graph(lambda x: x @ weights, (rows, size))).tasks.values()
+    choice = predicted_choice(task.workload.func, TARGET)
+    assert choice is not None
+    return predict_xla(task.region, TARGET) / float(predict_native(task.workload.func, [choice.trace], TARGET)[0])
