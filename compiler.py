@@ -168,26 +168,31 @@ class Compiled(Generic[P, R]):
 
         donated = _positions(donate_argnums)
         self._jitted: Any = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
-        self._recycling = Recycling()
+        self._recycling: Recycling | None = None
+        self._recyclers: dict[int, Recycler] = {}  # made for the call in progress, by thread
         self._may_recycle = allocator_mode() == "stock" and not donated and not self._static
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function, compiling it first for shapes not met before."""
-        if self._recycling:
-            return self._recycling.call(args, kwargs, lambda: self._call(args, kwargs))
-        return self._call(args, kwargs)
-
-    def _call(self, args: Any, kwargs: Any) -> Any:
+        if self._recycling is not None:
+            recycler = self._recycling.find(args, kwargs)
+            if recycler is not None:
+                return recycler(args, kwargs, self._jitted)
         stack = _frames.stack
         stack.append((self, args, kwargs))
         try:
-            result = self._jitted(*args, **kwargs)
+            return self._jitted(*args, **kwargs)
         finally:
             stack.pop()
-            recycler, _frames.recycler = _frames.recycler, None
+            if self._recyclers:
+                self._start_recycling(args, kwargs)
+
+    def _start_recycling(self, args: Any, kwargs: Any) -> None:
+        """Let later calls like this one recycle their large results if this one was compiled just now."""
+        recycler = self._recyclers.pop(threading.get_ident(), None)
         if recycler is not None:
+            self._recycling = self._recycling or Recycling()
             self._recycling.add(args, kwargs, recycler)
-        return result
 
     @property
     def _database(self) -> Database:
@@ -233,7 +238,7 @@ class Compiled(Generic[P, R]):
         driver = Driver(options, self._database, host())
         outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
         self._last = outcome
-        self._recycling.clear()
+        self._recycling = None
         self._jitted.clear_cache()
         return TuneResult(self.report(), outcome.search)
 
@@ -290,7 +295,8 @@ class Compiled(Generic[P, R]):
         if outcome.graph is None:
             return graph
         if self._may_recycle and arguments is not None and self._examples(graph, arguments) is not None:
-            _frames.recycler = Recycler(outcome.graph, arguments) if worth_recycling(outcome.graph) else None
+            if worth_recycling(outcome.graph):
+                self._recyclers[threading.get_ident()] = Recycler(outcome.graph, arguments)
         return outcome.graph
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
@@ -335,7 +341,6 @@ class _Frames(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[tuple[Compiled[Any, Any], Any, Any]] = []
-        self.recycler: Recycler | None = None  # made for the innermost call, which is being compiled
 
 
 _frames = _Frames()

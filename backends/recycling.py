@@ -68,34 +68,20 @@ class Recycling:
     def __init__(self) -> None:
         self._programs: dict[Hashable, Recycler] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._programs)
-
     def add(self, args: Any, kwargs: Any, program: Recycler) -> None:
         """Use a program for calls like this one."""
         leaves, structure = jax.tree.flatten((args, kwargs))
         self._programs[_signature(structure, leaves)] = program
 
-    def clear(self) -> None:
-        """Forget all programs."""
-        self._programs.clear()
-
-    def call(self, args: Any, kwargs: Any, usual: Callable[[], Any]) -> Any:
-        """The results of a call.
-
-        Args:
-            args: of the call.
-            kwargs: the same by name.
-            usual: calls the function as if there was no recycling.
-        """
+    def find(self, args: Any, kwargs: Any) -> Recycler | None:
+        """The program for a call, if it is one that can recycle."""
         if not _ordinary():
-            return usual()
+            return None
         leaves, structure = jax.tree.flatten((args, kwargs))
         try:
-            program = self._programs.get(_signature(structure, leaves))
-        except TypeError:  # an argument is no array; the usual call says so
-            return usual()
-        return usual() if program is None else program(leaves, usual)
+            return self._programs.get(_signature(structure, leaves))
+        except TypeError:  # an argument is no array; the call itself will say so
+            return None
 
 
 def _ordinary() -> bool:
@@ -126,19 +112,19 @@ class Recycler:
         self._structure: Any = None
         self.ended = False
 
-    def __call__(self, leaves: Sequence[Any], usual: Callable[[], Any]) -> Any:
+    def __call__(self, args: Any, kwargs: Any, usual: Callable[..., Any]) -> Any:
         """The function's results.
 
         Args:
-            leaves: the arguments.
-            usual: calls the function as if there was no recycling.
+            args: of a call for which this is the program.
+            kwargs: the same by name.
+            usual: the function without recycling.
         """
-        if self.ended:
-            return usual()
         memory = _shelf.take(self)
         if memory is None:
-            arrays, self._structure = jax.tree.flatten(usual())
+            arrays, self._structure = jax.tree.flatten(usual(*args, **kwargs))
         else:
+            leaves = jax.tree.leaves((args, kwargs))
             arrays = self._run(memory, *(leaves[number] for number in self._inputs))
         return jax.tree.unflatten(self._structure, self._with_views(arrays))
 
