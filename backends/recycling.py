@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from jax._src.config import trace_context  # what `jax.jit` looks at beside the arguments; public nowhere
 from jax._src.core import trace_state_clean  # the same
-from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]  # JAX's own garbage, collected by hooks only
+from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]  # below `jax.device_put`, and JAX's garbage
 from jax.extend.core import jaxpr_as_fun
 
 from ..ir.graph import Graph
@@ -170,11 +170,9 @@ class _Kept:
         return all(source() is None for source in self._sources)
 
 
-def _view(array: jax.Array, source: np.ndarray) -> jax.Array:
-    """An array on the memory of another one, committed to its device only if that is."""
-    place = array.sharding if array.committed else None
-    with jax.transfer_guard("allow"):
-        return jax.device_put(source, place, may_alias=True)
+def _view(array: Any, source: np.ndarray) -> Any:
+    """An array like another one on its memory; what `jax.device_put` does, without its search for what to do."""
+    return _jax.batched_device_put(array.aval, array.sharding, [source], list(array.devices()), array.committed)
 
 
 class _Shelf:
@@ -194,7 +192,7 @@ class _Shelf:
         donated = [kept.let_go() for kept in own]
         owner.ended |= any(donated)
         _jax.collect_garbage()
-        for kept in own:
+        for kept in reversed(own):  # of the last one most is in the caches
             if (kept.free or owner.ended) and self._remove(kept) and not owner.ended:
                 return kept.results
         return None
