@@ -30,9 +30,9 @@ class Lifetime:
 def assign_offsets(lifetimes: Mapping[int, Lifetime]) -> tuple[dict[int, int], int]:
     """Places for intermediates such that those alive at once do not overlap.
 
-    They choose one after the other and take the lowest free place. That the largest choose first is within a few percent
-    of optimal for networks (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020); where
-    it is not optimal, other orders are tried, and the smallest arena wins.
+    They choose one after the other and take the lowest free place. That the largest choose first is within a few
+    percent of optimal for networks (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
+    2020); where it is not optimal, other orders are tried, and the smallest arena wins.
 
     Args:
         lifetimes: by value.
