@@ -24,11 +24,13 @@ from jax.interpreters import mlir
 
 from .artifact.writer import Signature, portable_graph, write_function
 from .backends.jax_call import call, prune
+from .backends.recycling import Recycler, Recycling, worth_recycling
 from .database.store import Database
 from .driver.lowered import Lowered, lower
 from .driver.options import Options, make_options
 from .driver.pipeline import Driver, Outcome, host, measured_host
 from .driver.report import Report, make_report
+from .driver.verdicts import allocator_mode
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph
 from .ir.graph import Graph
@@ -166,15 +168,31 @@ class Compiled(Generic[P, R]):
 
         donated = _positions(donate_argnums)
         self._jitted: Any = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
+        self._recycling: Recycling | None = None
+        self._recyclers: dict[int, Recycler] = {}  # made for the call in progress, by thread
+        self._may_recycle = allocator_mode() == "stock" and not donated and not self._static
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function, compiling it first for shapes not met before."""
+        if self._recycling is not None:
+            recycler = self._recycling.find(args, kwargs)
+            if recycler is not None:
+                return recycler(args, kwargs, self._jitted)
         stack = _frames.stack
         stack.append((self, args, kwargs))
         try:
             return self._jitted(*args, **kwargs)
         finally:
             stack.pop()
+            if self._recyclers:
+                self._start_recycling(args, kwargs)
+
+    def _start_recycling(self, args: Any, kwargs: Any) -> None:
+        """Let later calls like this one recycle their large results if this one was compiled just now."""
+        recycler = self._recyclers.pop(threading.get_ident(), None)
+        if recycler is not None:
+            self._recycling = self._recycling or Recycling()
+            self._recycling.add(args, kwargs, recycler)
 
     @property
     def _database(self) -> Database:
@@ -220,6 +238,7 @@ class Compiled(Generic[P, R]):
         driver = Driver(options, self._database, host())
         outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
         self._last = outcome
+        self._recycling = None
         self._jitted.clear_cache()
         return TuneResult(self.report(), outcome.search)
 
@@ -273,7 +292,12 @@ class Compiled(Generic[P, R]):
         driver = Driver(self.options, self._database, host())
         outcome = driver.run_safely(graph, self._examples(graph, arguments))
         self._last = outcome
-        return graph if outcome.graph is None else outcome.graph
+        if outcome.graph is None:
+            return graph
+        if self._may_recycle and arguments is not None and self._examples(graph, arguments) is not None:
+            if worth_recycling(outcome.graph):
+                self._recyclers[threading.get_ident()] = Recycler(outcome.graph, arguments)
+        return outcome.graph
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
         return jax.make_jaxpr(self._fn, static_argnums=self._static, return_shape=True)(*args, **kwargs)

@@ -50,3 +50,20 @@ def test_nothing_takes_no_memory():
 def test_equal_lifetimes_give_equal_plans():
     lives = _random(3)
     assert assign_offsets(lives) == assign_offsets(dict(reversed(lives.items())))
+
+
+def _alive(lives: dict[int, Lifetime], stage: int) -> int:
+    return sum(-(-x.size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT for x in lives.values() if x.first <= stage <= x.last)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_arena_is_no_smaller_than_what_is_alive_at_once(seed):
+    lives = _random(seed)
+    _, total = assign_offsets(lives)
+    assert total >= max(_alive(lives, stage) for stage in range(30))
+
+
+def test_other_orders_are_tried_where_the_largest_first_wastes_memory():
+    # 3 and then 0 and 2 choose first; what is left below 1 is too small for it.
+    lives = {0: Lifetime(192, 2, 3), 1: Lifetime(128, 3, 4), 2: Lifetime(192, 1, 3), 3: Lifetime(256, 0, 1)}
+    assert assign_offsets(lives)[1] == 512 == max(_alive(lives, stage) for stage in range(5))
