@@ -28,4 +28,3 @@ def prefetch(func: LoopFunc, block: str, buffer: str, loop: str, distance: int) 
         raise ScheduleError(f"expected a distance of at least 1, once for {buffer} in {block}, found {distance}")
     hinted: Block = replace(found, fetches=(*found.fetches, Fetch(buffer, loop, distance)))
     return replace_stmt(func, found, hinted)
-

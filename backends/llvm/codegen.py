@@ -22,7 +22,7 @@ from .kernel import Kernel
 from .memory import ALIGNMENT, CodegenError, Memory
 from .toolchain import object_code
 
-CODEGEN_VERSION = 3
+CODEGEN_VERSION = 4
 MAX_INSTRUCTIONS = 16_384
 """Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"
