@@ -273,7 +273,11 @@ def _float64_problems() -> list[Problem]:
 
 
 def erfc_pieces(points: int = 60) -> list[tuple[float, ...]]:
-    """Rows of 16 numbers, one per piece of ``exp(a**2) erfc(a)``, see `vecmath_erfc_table`: middles, then coefficients."""
+    """Polynomials of ``exp(a**2) erfc(a)`` by pieces, see `vecmath_erfc_table`.
+
+    Returns:
+        Rows of 16 numbers, one per piece: their middles, then a row per coefficient.
+    """
     columns: dict[int, list[float]] = {}
     for octave, quarter in itertools.product(range(4), range(4)):
         low, high = (Decimal(2) ** octave * (4 + quarter + n) / 4 - 1 for n in (0, 1))

@@ -28,7 +28,7 @@ def erfc(o: Ops, x: str) -> str:
 
 
 def _scaled(o: Ops, a: str) -> str:
-    """``exp(a**2) erfc(a)``"""
+    """The factor ``exp(a**2) erfc(a)``."""
     place = o.iop("lshr", o.bits(o.add(a, 1.0)), o.mantissa - _PLACE_BITS)
     middle, *coeffs = (o.lookup16(row, place) for row in ERFC_PIECES)
     t = o.sub(a, middle)

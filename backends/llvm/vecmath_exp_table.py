@@ -1,7 +1,7 @@
 """Exponentials of float32 by a table of 16 powers, for vectors that AVX-512 looks up in one instruction.
 
-``x = n ln2 + r`` where n is a multiple of 1/16, so that ``|r| <= ln2 / 32``: three terms of ``expm1(r)`` are enough. The
-low bits of the shifted x that rounds it to n are the place in the table of ``2**(k/16)``, and the instruction that
+``x = n ln2 + r`` where n is a multiple of 1/16, so that ``|r| <= ln2 / 32``: three terms of ``expm1(r)`` are enough.
+The low bits of the shifted x that rounds it to n are the place in the table of ``2**(k/16)``, and the instruction that
 scales takes the rest of n as it is (`vscalefps` rounds down).
 """
 
