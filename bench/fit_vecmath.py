@@ -6,6 +6,7 @@ the other, lowest power first, and the others fitted again around each rounded o
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -271,6 +272,24 @@ def _float64_problems() -> list[Problem]:
     ]
 
 
+def erfc_pieces(points: int = 60) -> list[tuple[float, ...]]:
+    """Polynomials of ``exp(a**2) erfc(a)`` by pieces, see `vecmath_erfc_table`.
+
+    Returns:
+        Rows of 16 numbers, one per piece: their middles, then a row per coefficient.
+    """
+    columns: dict[int, list[float]] = {}
+    for octave, quarter in itertools.product(range(4), range(4)):
+        low, high = (Decimal(2) ** octave * (4 + quarter + n) / 4 - 1 for n in (0, 1))
+        middle, half = (low + high) / 2, (high - low) / 2
+        xs = [half * Decimal(math.cos(math.pi * i / points)) for i in range(points + 1)]
+        ys = [erfc(middle + x) * ((middle + x) ** 2).exp() for x in xs]
+        # The lowest bits of the exponent of 1 are ones.
+        place = 4 * ((octave + 3) % 4) + quarter
+        columns[place] = [rounded(value, 24) for value in (middle, *remez(xs, ys, ys, range(6))[0])]
+    return list(zip(*(columns[place] for place in range(16)), strict=True))
+
+
 def _cube_root_inverse(x: Decimal) -> Decimal:
     return (-x.ln() / 3).exp()
 
@@ -297,6 +316,7 @@ def main() -> None:
         rest -= Decimal(parts[-1])
     print(f"# 1 / (2 pi) in four parts\nTURNS = {tuple(parts)!r}")
     print(f"# 2**(16 row - 52) / (2 pi) modulo 1 in four parts: a column per part\nTURNS_64 = {_turns_64()!r}")
+    print(f"# exp(a**2) erfc(a) by pieces: a row of middles, then one per coefficient\nERFC_PIECES = {erfc_pieces()!r}")
     for problem in problems():
         coeffs, error = fit(problem)
         print(f"# relative error 2**{math.log2(error):.1f}")

@@ -21,6 +21,7 @@ from ..passes.formulation import Formulation, Value
 from ..passes.fusion import Region, group, sink_views
 from ..passes.lower import LoweringError, Workload, lower
 from ..passes.packing import pack_array
+from ..passes.recompute import recompute
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
 from ..passes.split_reductions import split_reductions
@@ -107,7 +108,7 @@ class Partition:
 
 def partition(graph: Graph) -> Partition:
     """Cut a simplified graph into regions and lower them; what has no loops stays XLA's."""
-    graph = sink_views(split_reductions(ungroup(graph)))
+    graph = sink_views(recompute(split_reductions(ungroup(graph))))
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}

@@ -17,7 +17,6 @@ from ..ir.graph import Graph, Op
 from .manager import Rewriter, RewriteRule, apply_rules
 from .simplify import scalar
 
-
 _TYPES = frozenset(("bfloat16", "float32", "float64"))
 _MOST = 1e30
 """Factors up to this can be doubled in all of them. In float16 a factor may overflow that the product does not."""
@@ -35,7 +34,7 @@ class HalfTanh:
 
 
 def _scaled(op: Op, r: Rewriter) -> int | None:
-    """``c (1 + tanh(u))``"""
+    """Rewrite ``c (1 + tanh(u))``."""
     for factor, value in (op.operands, op.operands[::-1]):
         number, inner = scalar(factor, r), r.producer(value)
         if number is None or abs(number) > _MOST or inner is None or not r.only_user(value):
@@ -47,7 +46,7 @@ def _scaled(op: Op, r: Rewriter) -> int | None:
 
 
 def _moved(op: Op, r: Rewriter) -> int | None:
-    """``1 + tanh(u)``"""
+    """Rewrite ``1 + tanh(u)``."""
     found = _logistic(op, r)
     return None if found is None else _times(2.0, found, op, r)
 

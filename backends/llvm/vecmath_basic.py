@@ -61,15 +61,19 @@ def _square(opcode: str) -> Emitter:
     return lambda b, t, args, params: b.op(opcode, t, args[0], args[0])
 
 
-def _float_extremum(predicate: str, intrinsic: str) -> Emitter:
+def _float_extremum(predicate: str, beyond: str, intrinsic: str) -> Emitter:
     """Maximum or minimum; NaN propagates. With a constant a single instruction."""
 
     def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
         x, y = args
         if not x.startswith("%"):
             x, y = y, x
-        if y.startswith("%") or y == b.const(float("nan"), t):
+        if y == b.const(float("nan"), t):
             return b.intrinsic(intrinsic, t, x, y, flags="nsz")
+        if y.startswith("%"):
+            # x is what is known so far: whether y is NaN is found out beside the chain of extrema, not within it.
+            best = b.select(t, b.compare(beyond, t, y, x), y, x)
+            return b.select(t, b.compare("uno", t, y, y), y, best)
         return b.select(t, b.compare(predicate, t, x, y), y, x)
 
     return emit
@@ -219,8 +223,8 @@ FLOAT: Mapping[str, Emitter] = {
     "floor": _intrinsic("floor"),
     "ceil": _intrinsic("ceil"),
     "round": lambda b, t, args, params: b.intrinsic(_ROUND[int(params[0])], t, args[0]),
-    "max": _float_extremum("lt", "maximum"),
-    "min": _float_extremum("gt", "minimum"),
+    "max": _float_extremum("lt", "gt", "maximum"),
+    "min": _float_extremum("gt", "lt", "minimum"),
     "sign": _float_sign,
     "is_finite": _is_finite,
     "integer_pow": _integer_pow,

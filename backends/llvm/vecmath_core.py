@@ -164,6 +164,16 @@ class Ops:
         args = ((kind, places), ("i32", "8"), (mask.text, b.const(True, mask)), (t.text, "poison"))
         return b.call(f"llvm.masked.gather.{t.suffix}.v{t.lanes}p0", t.text, args)
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether `lookup16` exists for these values."""
+        return self.t.dtype == "float32" and self.t.lanes == 16 and "avx512f" in self.b.features
+
+    def lookup16(self, values: Sequence[float], index: str) -> str:
+        """Elements of a table of 16 numbers by the lowest four bits of an index, in one instruction."""
+        args = ((self.t.text, self.b.lanes(values, self.t)), (self.i.text, index))
+        return self.b.call("llvm.x86.avx512.permvar.sf.512", self.t.text, args)
+
     def rarely(
         self, condition: str, usual: Sequence[tuple[VType, str]], then: Callable[[], Sequence[str]]
     ) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import vecmath_erfc_table
 from .vecmath_coeffs import ERF_LARGE, ERF_SMALL, ERFC, EXP2_SHORT
 from .vecmath_coeffs64 import ERF_LARGE_64, ERF_SMALL_64, ERFC_64, EXP2_64
 from .vecmath_core import Ops
@@ -53,6 +54,8 @@ def erf(o: Ops, x: str) -> str:
 
 def erfc(o: Ops, x: str) -> str:
     """Complementary error function, ``exp(-a**2) H(t) / (a + 3/2)`` with ``t = (a - 3/2) / (a + 3/2)``, ``a = |x|``."""
+    if o.looks_up:
+        return vecmath_erfc_table.erfc(o, x)
     table = _TABLES[o.t.dtype]
     a = o.at_most(o.abs(x), table.erfc_zero)
     total = o.add(a, 1.5)

@@ -107,7 +107,7 @@ def exp2_polynomial(o: Ops, r: str) -> str:
 
 def _exp_bounded(o: Ops, x: str) -> str:
     """``e**x`` of values up to the table's ``high``, or NaN."""
-    if vecmath_exp_table.applies(o):
+    if o.looks_up:
         return vecmath_exp_table.exp_bounded(o, x)
     n, n_int, r = reduce(o, o.at_least(x, _table(o).low))
     return o.scale(o.horner(r, _table(o).exp), n, n_int)
