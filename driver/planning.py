@@ -13,16 +13,20 @@ from ..backends.llvm.vecmath import SUPPORTED
 from ..backends.xla import PLAN
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
+from ..ir.graph_text import canonical
 from ..ir.loop import Buffer
 from ..ir.plan import ExecPlan
 from ..ir.target import Target
 from ..ir.text import digest
 from ..passes.formulation import Formulation, Value
-from ..passes.fusion import Region, group, sink_views
+from ..passes.fusion import greedy
+from ..passes.graph_trace import Grouping, replay_graph
 from ..passes.lower import LoweringError, Workload, lower
 from ..passes.packing import pack_array
+from ..passes.regions import Region
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
+from ..passes.sink_views import sink_views
 from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
@@ -84,6 +88,8 @@ class Partition:
         workloads: the workload of each region that has a task, by the region's members.
         tasks: distinct workloads by key, those in the bodies of loops included.
         loops: by operation, loops that can run inside a native call.
+        start: the graph before the graph trace.
+        trace: the graph trace that led from the greedy regions to these.
         formulated: regions that are computed by a formulation where that is valid, by their members; none in loops.
     """
 
@@ -92,6 +98,8 @@ class Partition:
     workloads: Mapping[tuple[int, ...], Workload]
     tasks: Mapping[str, Task]
     loops: Mapping[int, Loop]
+    start: Graph
+    trace: Trace
     formulated: Mapping[tuple[int, ...], Formulated] = field(default_factory=dict)
 
     def native(self, region: Region, known: Collection[str]) -> bool:
@@ -105,13 +113,42 @@ class Partition:
         return next(key for known, key in self.regions if known.members == region.members)
 
 
-def partition(graph: Graph) -> Partition:
-    """Cut a simplified graph into regions and lower them; what has no loops stays XLA's."""
-    graph = sink_views(split_reductions(ungroup(graph)))
+def partition(graph: Graph, trace: Trace = ()) -> Partition:
+    """Cut a simplified graph into regions and lower them; what has no loops stays XLA's.
+
+    Args:
+        graph: the graph.
+        trace: a graph trace over the greedy regions.
+
+    Raises:
+        ReplayError: a step was refused.
+    """
+    start = grouping(graph)
+    return lowered(replay_graph(start, trace), start.graph, trace)
+
+
+def grouping(graph: Graph) -> Grouping:
+    """The greedy regions of a simplified graph, its values numbered in order."""
+    return _greedy(canonical(_prepared(graph)))
+
+
+def _prepared(graph: Graph) -> Graph:
+    return sink_views(split_reductions(ungroup(graph)))
+
+
+def lowered(grouped: Grouping, start: Graph, trace: Trace) -> Partition:
+    """A graph's regions as workloads.
+
+    Args:
+        grouped: the graph and its regions.
+        start: the graph before the graph trace.
+        trace: the graph trace that led to these regions.
+    """
+    graph = grouped.graph
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}
-    for region in _grouped(graph):
+    for region in grouped.regions:
         if region.kind == "alias":
             regions.append((region, ""))
             continue
@@ -124,14 +161,20 @@ def partition(graph: Graph) -> Partition:
         regions.append((region, key))
         workloads[region.members] = workload
         _count(tasks, Task(key, workload, inner, 1, region.kind))
-    found = ((index, native_loop(graph, op, partition)) for index, op in enumerate(graph.ops))
+    found = ((index, native_loop(graph, op, _body)) for index, op in enumerate(graph.ops))
     loops = {index: loop for index, loop in found if loop is not None}
     for index, loop in loops.items():
         regions.append((Region((index,), "loop", ()), ""))
         for task in loop.parts.tasks.values():
             _count(tasks, replace(task, count=task.count * loop.scan.length))
     regions.sort(key=lambda item: item[0].members[-1])
-    return Partition(graph, tuple(regions), workloads, tasks, loops)
+    return Partition(graph, tuple(regions), workloads, tasks, loops, start, trace)
+
+
+def _body(graph: Graph) -> Partition:
+    """The greedy partition of a loop's body, whose values keep their numbers."""
+    body = _prepared(graph)
+    return lowered(_greedy(body), body, ())
 
 
 def _count(tasks: dict[str, Task], task: Task) -> None:
@@ -140,12 +183,12 @@ def _count(tasks: dict[str, Task], task: Task) -> None:
     tasks[task.key] = task if known is None else replace(known, count=known.count + task.count)
 
 
-def _grouped(graph: Graph) -> tuple[Region, ...]:
-    """Regions, those taken apart again whose rows would have to be stored all the same."""
-    regions = group(graph, SUPPORTED)
+def _greedy(graph: Graph) -> Grouping:
+    """Greedy regions, those taken apart again whose rows would have to be stored all the same."""
+    regions = greedy(graph, SUPPORTED)
     refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
     apart = [graph.ops[m].result for r in refused for m in r.members]
-    return group(graph, SUPPORTED, apart) if apart else regions
+    return Grouping(graph, greedy(graph, SUPPORTED, apart) if apart else regions)
 
 
 def _streams(graph: Graph, region: Region) -> bool:
