@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..ir.graph import Graph
+from .formulations import FORMULATIONS
 from .graph_trace import Grouping, apply_graph_step, value_name
 from .lower import IDENTITIES, VIEWS
 from .lower_blocks import CONTRACTIONS
@@ -69,6 +70,15 @@ def cut(grouping: Grouping) -> Iterator[Step]:
         seams = [value_name(v) for v in inside if v in around]
         if len(seams) > 1:
             yield Step("cut", seams[0], tuple(seams[1:]))
+
+
+@enumerates
+def formulate(grouping: Grouping) -> Iterator[Step]:
+    """Each region with a product in each way."""
+    for region in grouping.regions:
+        if any(grouping.graph.ops[m].opcode in CONTRACTIONS for m in region.members):
+            for name in FORMULATIONS:
+                yield Step("formulate", value_name(grouping.result(region)), (name,))
 
 
 def _around_products(grouping: Grouping, region: Region) -> set[int]:

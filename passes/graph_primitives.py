@@ -1,4 +1,4 @@
-"""The graph primitives `group` and `cut`."""
+"""The graph primitives: `group`, `cut` and `formulate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import rename, subgraph
+from .formulations import FORMULATIONS
 from .graph_trace import Grouping, graph_primitive, value_of
 from .lower import ALIASES, VIEWS, LoweringError, lower
 from .lower_blocks import AXIS_REDUCTIONS, BLOCK_RULES, CONTRACTIONS
@@ -100,6 +101,29 @@ def cut(grouping: Grouping, target: str, *more: str) -> Grouping:
         graph, mapping = _with_copies(graph, shared, part)
         parts.append([mapping.get(v, v) for v in part])
     return _regrouped(grouping, graph, [region], parts)
+
+
+@graph_primitive
+def formulate(grouping: Grouping, target: str, name: str) -> Grouping:
+    """A region is computed by a formulation, where that is valid: a sequence of kernels instead of one.
+
+    Before ``{conv, add, max} -> %5``; after ``formulate(%5, winograd4)`` the same region, with the name.
+
+    Args:
+        grouping: the regions.
+        target: result of a region.
+        name: one of `FORMULATIONS`.
+
+    Raises:
+        ScheduleError: there is no such formulation, or it does not apply to the region.
+    """
+    region, make = grouping.named(target), FORMULATIONS.get(name)
+    if make is None:
+        raise ScheduleError(f"expected one of the formulations {list(FORMULATIONS)}, found {name[:40]!r}")
+    if make(subgraph(grouping.graph, region.members)) is None:
+        raise ScheduleError(f"expected a region that {name} applies to, found {target}")
+    regions = (replace(r, formulation=name) if r is region else r for r in grouping.regions)
+    return Grouping(grouping.graph, tuple(regions))
 
 
 def _made_of(graph: Graph, value: int, inside: Collection[int], stored: Collection[int]) -> list[int]:

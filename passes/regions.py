@@ -20,12 +20,14 @@ class Region:
         kind: what they amount to; a ``loop`` is a single operation whose body has regions of its own.
         full: the largest shape inside without unit axes; for ``rows`` what is reduced.
         kept: for ``rows`` the axes of ``full`` that survive the reductions.
+        formulation: name of the formulation that computes it where that is valid; empty for none.
     """
 
     members: tuple[int, ...]
     kind: Kind
     full: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
+    formulation: str = ""
 
     @property
     def reduced(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from random_graphs import SUPPORTED, check_regions, random_function, run_regions
 
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph_text import canonical, verify
+from tilewright.passes.formulations import FORMULATIONS
 from tilewright.passes.fusion import greedy
 from tilewright.passes.graph_choices import graph_candidates, graph_choices
 from tilewright.passes.graph_trace import (
@@ -79,7 +80,7 @@ def test_random_traces_use_every_primitive():
         rng = np.random.default_rng(seed)
         trace, _ = random_trace(rng, grouped(random_function(rng, 14, 0.1), (6, 8), (6, 8)), 6)
         applied.update(step.primitive for step in trace)
-    assert applied.keys() == graph_primitives().keys()
+    assert applied.keys() == graph_primitives().keys() - {"formulate"}, "which applies to convolutions only"
     assert min(applied.values()) >= 8
 
 
@@ -170,6 +171,23 @@ def test_values_to_cut_at_are_inside_one_region():
     start = grouped(lambda x, w: jnp.tanh(jnp.exp(x) * 2) @ w, (5, 5), (5, 5))
     inside, other = made_by(start, "exp"), made_by(start, "dot_general")
     refused(start, Step("cut", inside, (other,)), "inside one region")
+
+
+def test_a_formulation_belongs_to_a_region():
+    numbers = ("NHWC", "HWIO", "NHWC")
+    weights = np.ones((3, 3, 32, 32), np.float32)
+    start = grouped(
+        lambda x: jnp.tanh(jax.lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=numbers)),
+        (1, 8, 8, 32),
+    )
+    whole, product = made_by(start, "tanh"), made_by(start, "conv_general_dilated")
+    assert len(list(graph_choices(start, "formulate"))) == len(FORMULATIONS)
+    end = apply_graph_step(start, Step("formulate", whole, ("winograd2",)))
+    assert [r.formulation for r in end.regions] == ["winograd2"]
+    end = apply_graph_step(end, Step("cut", product))
+    assert [r.formulation for r in end.regions] == ["", ""], "it was one of the whole"
+    refused(start, Step("formulate", whole, ("other",)), "one of the formulations")
+    refused(end, Step("formulate", whole, ("winograd2",)), "applies to")
 
 
 def test_offered_steps_apply():
