@@ -189,7 +189,7 @@ def lower(graph: Graph, driver: Driver) -> Lowered:
     """
     stages = [(TRACED, graph)]
     PassManager(GRAPH_PASSES, after=lambda step, result: stages.append((step.name, result))).run(graph)
-    parts = partition(tile_time(stages[-1][1], driver.target))
+    parts = driver.planned(partition(tile_time(stages[-1][1], driver.target)), measuring=False)
     choices = driver.built_choices(parts)
     workloads = tuple(
         LoweredWorkload(

@@ -12,12 +12,12 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
-from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
@@ -30,14 +30,16 @@ from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
-from ..search.predict import predicted_choices
 from .baselines import region_seconds, rest_seconds
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
 from .outcome import Outcome
+from .plan_contest import PlanContest
 from .planning import Choice, Partition, Task, assemble, extended, partition
+from .plans import improved, predicted_faster
+from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
@@ -53,10 +55,10 @@ MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 WORTHWHILE_SECONDS = 10e-6
 """A function that XLA is predicted to run in less time is left alone."""
+PLAN_SHARE = 0.2
+"""Part of the time for tuning that comparing plans may take before it."""
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
-SMALL_POINTS = 1 << 14
-"""A workload with at most this many points may do without a schedule rather than interrupt a native call."""
 
 
 @functools.cache
@@ -93,6 +95,7 @@ class Driver:
         self.database = database
         self.target = target
         self.outcome = Outcome()
+        self.predictions = Predictions(target)
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -120,6 +123,7 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
+        parts = outcome.parts = self._timed("plan", lambda: self.planned(parts, measuring))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
@@ -217,6 +221,22 @@ class Driver:
         verdict = Verdict(chosen, self.options.effort, budget, traces, ratio, verified, steps)
         store_verdict(self.database, key, self.target, verdict)
 
+    # ---- plans
+
+    def planned(self, parts: Partition, measuring: bool) -> Partition:
+        """The greedy partition after the graph steps that make it faster, as measured or as predicted."""
+        if not measuring or search_budget(self.options).empty:
+            return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+        seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
+        contest = PlanContest(self.predictions, self._checked, self.target, seconds, self.options.seed)
+        return improved(parts, self.predictions, contest)
+
+    def _checked(self, tasks: Sequence[Task]) -> dict[str, Choice]:
+        """Kernels of the best known traces that pass their check."""
+        choices = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
+        failed = self._check([t for t in tasks if t.key in choices], choices)
+        return {key: choice for key, choice in choices.items() if key not in failed}
+
     # ---- traces and kernels
 
     def task_key(self, task: Task) -> TaskKey:
@@ -272,7 +292,7 @@ class Driver:
         """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
         choices = self._first_built(tasks, known)
         rest = [t for t in tasks if t.key not in choices]
-        return choices | self._first_built(rest, {t.key: self._default_traces(t) for t in rest})
+        return choices | self._first_built(rest, {t.key: self.predictions.traces(t) for t in rest})
 
     def _first_built(self, tasks: Sequence[Task], traces: Mapping[str, list[Trace]]) -> dict[str, Choice]:
         choices: dict[str, Choice] = {}
@@ -295,8 +315,11 @@ class Driver:
             return {}
         data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
         items = [(t, self.task_key(t), data[t.key]) for t in tasks]
+        budget = search_budget(self.options)
+        if budget.seconds is not None:
+            budget = replace(budget, seconds=max(budget.seconds - self.outcome.seconds.get("plan", 0.0), 0.0))
         result = self._timed(
-            "kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database)
+            "kernels: tuning", lambda: tune(items, self.target, self.options, budget, shared_runner(), self.database)
         )
         self.outcome.search = result
         choices: dict[str, Choice] = {}
@@ -315,14 +338,6 @@ class Driver:
             except ScheduleError as error:
                 _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
         return found
-
-    def _default_traces(self, task: Task) -> list[Trace]:
-        """The traces that the cost model prefers without data, the best first."""
-        func = task.workload.func
-        found = predicted_choices(func, self.target)
-        if box_points(func) > SMALL_POINTS:
-            found = [c for c in found if c.sketch != "plain"]
-        return [c.trace for c in found]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
         """Run kernels in the worker against the reference; the keys of those that failed."""

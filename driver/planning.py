@@ -21,7 +21,8 @@ from ..ir.text import digest
 from ..passes.formulation import Formulation, Value
 from ..passes.fusion import greedy
 from ..passes.graph_trace import Grouping, replay_graph
-from ..passes.lower import LoweringError, Workload, lower
+from ..passes.lower import Workload
+from ..passes.lower_region import lowered
 from ..passes.packing import pack_array
 from ..passes.regions import Region
 from ..passes.schedule import Trace
@@ -152,6 +153,14 @@ def extended(parts: Partition, steps: Trace) -> Partition:
     return replace(found, trace=(*parts.trace, *steps))
 
 
+def part_of(parts: Partition, regions: Collection[tuple[int, ...]]) -> Partition:
+    """Some regions, given by the values that they compute, as a partition of a graph of their own."""
+    chosen = [r for r in parts.grouping.regions if parts.grouping.values(r) in regions]
+    graph = subgraph(parts.graph, [m for r in chosen for m in r.members])
+    own = (replace(r, members=tuple(graph.producers[v] for v in parts.grouping.values(r))) for r in chosen)
+    return _lowered(Grouping(graph, tuple(own)), graph)
+
+
 def _prepared(graph: Graph) -> Graph:
     return sink_views(split_reductions(ungroup(graph)))
 
@@ -167,7 +176,7 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
         if region.kind == "alias":
             regions.append((region, ""))
             continue
-        task = done.get(grouping.values(region)) or _task(graph, region)
+        task = done.get(grouping.values(region)) or region_task(graph, region)
         if task is None:
             continue
         regions.append((region, task.key))
@@ -193,14 +202,12 @@ def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
     }
 
 
-def _task(graph: Graph, region: Region) -> Task | None:
+def region_task(graph: Graph, region: Region) -> Task | None:
     """A region as a task; None if it has no loops."""
-    inner = subgraph(graph, region.members)
-    try:
-        workload = lower(inner, region.kind)
-    except LoweringError:
+    workload = lowered(graph, region.members, region.kind)
+    if workload is None:
         return None
-    return Task(digest(workload.func), workload, inner, 1, region.kind)
+    return Task(digest(workload.func), workload, subgraph(graph, region.members), 1, region.kind)
 
 
 def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
@@ -232,10 +239,8 @@ def _greedy(graph: Graph) -> Grouping:
 
 
 def _streams(graph: Graph, region: Region) -> bool:
-    try:
-        return can_stream(lower(subgraph(graph, region.members), region.kind).func)
-    except LoweringError:
-        return False
+    workload = lowered(graph, region.members, region.kind)
+    return workload is not None and can_stream(workload.func)
 
 
 def result_bytes(parts: Partition) -> dict[str, list[int]]:
