@@ -30,6 +30,7 @@ from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
+from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
@@ -37,7 +38,7 @@ from .kernels import BACKEND, build_all
 from .options import Options
 from .outcome import Outcome
 from .plan_contest import PlanContest
-from .planning import Choice, Partition, Task, assemble, extended, partition
+from .planning import Choice, Partition, Task, extended, partition
 from .plans import improved, predicted_faster
 from .predictions import Predictions
 from .time_tiles import tile_time
@@ -123,7 +124,7 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
-        parts = outcome.parts = self._timed("plan", lambda: self.planned(parts, measuring))
+        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, examples if measuring else None))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
@@ -148,7 +149,7 @@ class Driver:
         """
         outcome = self.outcome
         try:
-            parts = outcome.parts = partition(graph, steps)
+            parts = outcome.parts = self._replanned(partition(graph), steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
             choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
@@ -223,13 +224,25 @@ class Driver:
 
     # ---- plans
 
-    def planned(self, parts: Partition, measuring: bool) -> Partition:
-        """The greedy partition after the graph steps that make it faster, as measured or as predicted."""
-        if not measuring or search_budget(self.options).empty:
-            return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+    def planned(self, parts: Partition) -> Partition:
+        """The greedy partition after the graph steps that are predicted to make it faster."""
+        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+
+    def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
+        """The same by measuring, where there are arguments and time for it."""
+        if examples is None or search_budget(self.options).empty or any(op.effects for op in parts.graph.ops):
+            return self.planned(parts)
         seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
         contest = PlanContest(self.predictions, self._checked, self.target, seconds, self.options.seed)
-        return improved(parts, self.predictions, contest)
+        return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
+
+    def _replanned(self, parts: Partition, steps: Trace) -> Partition:
+        """The greedy partition after recorded steps; as it is where another version's are refused."""
+        try:
+            return extended(parts, steps)
+        except ScheduleError as error:
+            _LOG.warning("ignoring a graph trace that is refused here: %s", error)
+            return parts
 
     def _checked(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Kernels of the best known traces that pass their check."""
