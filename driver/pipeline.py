@@ -39,7 +39,7 @@ from .options import Options
 from .outcome import Outcome
 from .plan_contest import PlanContest
 from .planning import Choice, Partition, Task, extended, partition
-from .plans import improved, predicted_faster
+from .plans import Kernels, improved, predicted_faster
 from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
@@ -97,6 +97,7 @@ class Driver:
         self.target = target
         self.outcome = Outcome()
         self.predictions = Predictions(target)
+        self.passed: set[tuple[str, Trace]] = set()
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -224,14 +225,14 @@ class Driver:
 
     # ---- plans
 
-    def planned(self, parts: Partition) -> Partition:
+    def planned(self, parts: Partition, kernels: Kernels) -> Partition:
         """The greedy partition after the graph steps that are predicted to make it faster."""
-        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions, kernels))
 
     def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
         """The same by measuring, where there are arguments and time for it."""
         if examples is None or search_budget(self.options).empty or any(op.effects for op in parts.graph.ops):
-            return self.planned(parts)
+            return self.planned(parts, self._checked)
         seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
         contest = PlanContest(self.predictions, self._checked, self.target, seconds, self.options.seed)
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
@@ -246,7 +247,7 @@ class Driver:
 
     def _checked(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Kernels of the best known traces that pass their check."""
-        choices = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
+        choices = self.built(tasks)
         failed = self._check([t for t in tasks if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
@@ -262,8 +263,7 @@ class Driver:
         tasks = list(parts.tasks.values())
         choices = self._tuned(tasks) if measuring else {}
         rest = [t for t in tasks if t.key not in choices]
-        known = {t.key: self._known_traces(t) for t in rest}
-        choices |= self._built(rest, known)
+        choices |= self.built(rest)
         if not measuring:
             choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
         failed = self._check([t for t in rest if t.key in choices], choices)
@@ -297,9 +297,11 @@ class Driver:
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
-        tasks = list(parts.tasks.values())
-        built = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
-        return worthwhile(parts, built, self.target, MIN_PREDICTED_SPEEDUP)
+        return worthwhile(parts, self.built(list(parts.tasks.values())), self.target, MIN_PREDICTED_SPEEDUP)
+
+    def built(self, tasks: Sequence[Task]) -> dict[str, Choice]:
+        """Kernels of the best known traces, else of the default ones, not checked."""
+        return self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
 
     def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
         """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
@@ -353,7 +355,8 @@ class Driver:
         return found
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
-        """Run kernels in the worker against the reference; the keys of those that failed."""
+        """Run kernels in the worker against the reference, each once; the keys of those that failed."""
+        tasks = [t for t in tasks if (t.key, choices[t.key].trace) not in self.passed]
         if not tasks:
             return set()
         data = task_references(tasks, self.options.seed)
@@ -361,6 +364,7 @@ class Driver:
         for task in tasks:
             if not self._passes(shared_runner(), task, choices[task.key], data[task.key]):
                 failed.add(task.key)
+        self.passed.update((t.key, choices[t.key].trace) for t in tasks if t.key not in failed)
         return failed
 
     def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
