@@ -228,10 +228,12 @@ class Driver:
 
     def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
         """The same by measuring, where there are arguments and time for it."""
-        if examples is None or search_budget(self.options).empty or any(op.effects for op in parts.graph.ops):
+        seconds = search_budget(self.options).seconds
+        if examples is None or not seconds or any(op.effects for op in parts.graph.ops):
             return self.planned(parts, self.source.checked)
-        seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
-        contest = PlanContest(self.predictions, self.source.checked, self.target, seconds, self.options.seed)
+        contest = PlanContest(
+            self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
+        )
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
 
     def _replanned(self, parts: Partition, steps: Trace) -> Partition:
