@@ -68,13 +68,16 @@ def improved(parts: Partition, predictions: Predictions, choose: Choose) -> Part
 
 def _with(parts: Partition, offer: Offer) -> Partition:
     """A partition after those steps of an offer whose regions are still what they were."""
+    grouping, taken = parts.grouping, list[Step]()
     for step, touched in offer.steps:
-        if touched <= {parts.grouping.values(region) for region in parts.grouping.regions}:
+        if touched <= set(map(grouping.values, grouping.regions)):
             try:
-                parts = extended(parts, (step,))
+                grouping = apply_graph_step(grouping, step)
             except ScheduleError as error:
                 _LOG.info("a step that applies to an equal region is refused: %s", error)
-    return parts
+            else:
+                taken.append(step)
+    return extended(parts, tuple(taken)) if taken else parts
 
 
 def total_seconds(parts: Partition, predictions: Predictions) -> float:
