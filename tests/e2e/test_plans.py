@@ -186,12 +186,14 @@ def test_a_later_process_and_a_saved_file_have_the_same_plan(one_step, tmp_path,
     compiled = tilewright.compile(small, effort=0, database=database)
     want = compiled(x)
     rows = len(compiled.report().regions)
+    assert compiled.report().plan == ("cut at dot_general",) and "plan: cut at dot_general" in str(compiled.report())
     assert rows == len(cut_up(small, x).tasks) + 1
     path = compiled.save(tmp_path / "small.tw", x)
     monkeypatch.setattr(pipeline, "improved", None)
     again = tilewright.compile(small, effort=0, database=database)
     np.testing.assert_array_equal(again(x), want)
     assert again.report().basis == "database" and len(again.report().regions) == rows
+    assert again.report().plan == compiled.report().plan
     np.testing.assert_array_equal(tilewright.load(path)(x), want)
 
 
