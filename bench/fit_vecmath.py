@@ -171,6 +171,10 @@ def _expm1_tail(x: Decimal) -> Decimal:
     return (x.exp() - 1 - x) / (x * x) if abs(x) > Decimal("1e-15") else Decimal("0.5") + x / 6
 
 
+def _expm1_ratio(x: Decimal) -> Decimal:
+    return _ONE + x * _expm1_tail(x)
+
+
 def _log1p_tail(x: Decimal) -> Decimal:
     return ((1 + x).ln() - x + x * x / 2) / x**3 if abs(x) > Decimal("1e-12") else _ONE / 3 - x / 4
 
@@ -227,6 +231,7 @@ def problems() -> list[Problem]:
     d = Decimal
     return [
         Problem("EXP", lambda x: x.exp(), range(7), -_HALF_LN2, _HALF_LN2, lambda x: x.exp()),
+        Problem("EXPM1_SHORT", _expm1_ratio, range(3), -LN2 / 32, LN2 / 32, _expm1_ratio),
         Problem("EXP2", lambda x: (x * LN2).exp(), range(7), d("-.5"), d(".5"), lambda x: (x * LN2).exp()),
         Problem("EXPM1", _expm1_tail, range(5), -_HALF_LN2, _HALF_LN2, lambda x: (x.exp() - 1) / x**2),
         Problem("LOG1P_TAIL", _log1p_tail, range(8), d("-.2501"), d(".5001"), lambda x: (1 + x).ln() / x**3),

@@ -6,6 +6,7 @@ Sizes, counts and cycles are binary logarithms, shares lie between 0 and 1. Mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from .anatomy import Access, WorkloadAnatomy
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
-FEATURE_VERSION = 5
+FEATURE_VERSION = 6
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -58,6 +59,7 @@ FEATURE_NAMES = (
     "guarded",
     "separate",
     "swapped",
+    "streamed",
     "strided_loads",
     "loops",
     "steps",
@@ -71,6 +73,8 @@ _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
 _LOOP_CYCLES = 2.0
 """For a tile of a workload that accumulates nothing."""
+_ACROSS_CYCLES = 7.0
+"""For a tile whose lanes are added up at the end, the additions included: those of one tile overlap with the next's."""
 _UNROLL_PENALTY = 0.03
 """Share by which each doubling of the reduction steps in a loop body slows it: loads move up, registers run out."""
 _L2_BYTES_PER_CYCLE = 48.0
@@ -191,6 +195,7 @@ class FeatureExtractor:
             "guarded": np.array(self.work.guarded),
             "separate": nests.separate,
             "swapped": nests.swapped,
+            "streamed": nests.streamed,
             "loops": (nests.trips > 1).sum(axis=1),
             "steps": nests.steps,
         }
@@ -232,7 +237,8 @@ class FeatureExtractor:
                 times = visits * row_count * count
                 cycles += times * step * self.work.taken
                 stores = 1.5 + np.where(nests.separate, _TRANSPOSED_CYCLES, 0.0)
-                entry += times / per_tile * (rows * rest * vectors * stores + around)
+                one_by_one = rows * rest * vectors * stores + around
+                entry += times / per_tile * np.where(nests.lanes > 1, rows * rest * _ACROSS_CYCLES, one_by_one)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
         over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
@@ -300,6 +306,7 @@ class FeatureExtractor:
             total = live[:, 0].sum(axis=1)
         l3, l2_level = self._traffic(nests, live, sets, target.l2_bytes * 0.75)
         memory, _ = self._traffic(nests, live, sets, target.l3_bytes * 0.75)
+        memory = memory + np.where(nests.streamed, 0.0, self._stored())  # caches fetch what is stored through them
         memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
         fits = total <= target.l3_bytes * 0.75
         return {
@@ -313,6 +320,12 @@ class FeatureExtractor:
             "l1_level": l1_level,
             "l2_level": l2_level,
         }
+
+    def _stored(self) -> float:
+        """Bytes of the result."""
+        return float(
+            max((math.prod(a.shape) * a.itemsize for a in self.work.accesses if a.writes and not a.private), default=0)
+        )
 
     def _traffic(self, nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Bytes moved into a cache of a size, and the level whose data fit into it.

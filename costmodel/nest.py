@@ -33,6 +33,7 @@ class Nests:
         partitioned: bool[candidates], whether a loop is cut so that its middle part has no guards.
         separate: bool[candidates], whether the result is read from another buffer than it is accumulated in.
         swapped: bool[candidates], whether the vector iterator stands outside of the rows in the main Block's box.
+        streamed: bool[candidates], whether the result is stored past the caches.
         steps: float[candidates], length of the trace.
     """
 
@@ -50,6 +51,7 @@ class Nests:
     partitioned: np.ndarray
     separate: np.ndarray
     swapped: np.ndarray
+    streamed: np.ndarray
     steps: np.ndarray
 
     def __len__(self) -> int:
@@ -206,6 +208,7 @@ def read_nests(work: WorkloadAnatomy, traces: Sequence[Trace]) -> Nests:
         flags("partition"),
         flags("cache_write"),
         flags("swapped"),
+        flags("nontemporal"),
         np.array([len(t) for t in traces], float),
     )
 

@@ -65,8 +65,8 @@ def stream_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * lanes), 1e8)
     tiling = _tiling(work, trace, key)
     cycles = sum(_block_cycles(work, number, tiling, target) for number in range(len(work.names)))
-    tasks = max(1, _parallel(work, trace))
-    busiest = -(-tasks // target.threads) * target.threads / tasks
+    tasks = _parallel(work, trace)
+    busiest = max(1.0, -(-math.ceil(tasks) // target.threads) * target.threads / tasks)
     return _DISPATCH_S + cycles * busiest / target.threads / hz
 
 
@@ -116,13 +116,13 @@ def _steps(work: WorkloadAnatomy, number: int, tiling: _Tiling) -> float:
     return max(1.0, min(over, tiling.axis) if tiling.joined == work.names[number] else over)
 
 
-def _parallel(work: WorkloadAnatomy, trace: Trace) -> int:
-    """Iterations of the parallel loop: of all loops that were fused into it."""
+def _parallel(work: WorkloadAnatomy, trace: Trace) -> float:
+    """Iterations of the parallel loop, of all loops that were fused into it; a cut one counts as the part it is."""
     target = next((s.target for s in trace if s.primitive == "parallel"), "")
     root = work.names[work.root]
-    total = 1
+    total = 1.0
     for step in trace:
         if step.primitive == "split" and step.target == root and f"{root}.{step.args[0]}" in target:
             column = work.column(root, str(step.args[0]))
-            total *= -(-int(work.extents[column]) // int(step.args[1])) if column is not None else 1
+            total *= max(1.0, int(work.extents[column]) / int(step.args[1])) if column is not None else 1.0
     return total

@@ -204,10 +204,17 @@ def _moving(size: int, target: Target) -> float:
     return size / (_CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9)
 
 
-def _streaming(size: int, target: Target) -> float:
-    """Seconds of a loop that reads or writes bytes once: what comes from memory passes through the caches as well."""
-    through = size / (_CACHE_BYTES_PER_S * target.threads) if size > target.l3_bytes // 2 else 0.0
-    return _moving(size, target) + through
+def _streaming(size: int, target: Target, stored: int = 0) -> float:
+    """Seconds of a loop that reads or writes bytes once: what comes from memory passes through the caches as well.
+
+    Args:
+        size: all bytes.
+        target: the CPU.
+        stored: those of them that are written, which the caches fetch first.
+    """
+    if size <= target.l3_bytes // 2:
+        return _moving(size, target)
+    return _moving(size + stored, target) + size / (_CACHE_BYTES_PER_S * target.threads)
 
 
 def _reduced_per_s(op: Op) -> float:
@@ -247,13 +254,31 @@ def _loops(region: Graph, target: Target, start: float) -> float:
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         ends = op.result in outputs or any(u.opcode not in fused for u in users)
         if ends and (op.opcode in ELEMENTWISE or op.result in outputs):
-            seconds += start + _streaming(2 * _moved(region, op), target) * _slowdown(op)
+            stored = _stored(region, op)
+            seconds += start + _streaming(_read(region, op, stored) + stored, target, stored) * _slowdown(op)
     return seconds
 
 
-def _moved(region: Graph, op: Op) -> int:
+def _stored(region: Graph, op: Op) -> int:
     """Bytes of its result that a loop writes; what is updated is written in place where it may be."""
     return region.types[op.operands[1] if op.opcode == "dynamic_update_slice" else op.result].nbytes
+
+
+def _read(region: Graph, op: Op, stored: int) -> int:
+    """Bytes that a fused loop reads: of arrays that are larger than its result a part as large as that."""
+    fused = ELEMENTWISE | _FREE | _MOVES
+    found: set[int] = set()
+    left = list(op.operands[1:] if op.opcode == "dynamic_update_slice" else op.operands)
+    seen = set(left)
+    while left:
+        value = left.pop()
+        producer = region.producer(value)
+        if producer is None or producer.opcode not in fused:
+            found.add(value)
+            continue
+        left += [v for v in producer.operands if v not in seen]
+        seen.update(producer.operands)
+    return sum(min(region.types[value].nbytes, stored) for value in found)
 
 
 def _slowdown(op: Op) -> float:

@@ -190,6 +190,18 @@ class Access:
     index: Index
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A hint: what a Block reads of a parameter ``distance`` iterations of a loop later is fetched into the cache now.
+
+    It has no meaning: a name that no longer exists, or an element outside the buffer, fetches nothing of use.
+    """
+
+    buffer: str
+    loop: str
+    distance: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """A statement over a box: ``write = value``, or ``write = combine(write, value)`` with a monoid.
@@ -202,6 +214,7 @@ class Block:
         monoid: name of a monoid of `ir.monoid`, or None for a plain store.
         guard: conditions, each ``expression >= 0``.
         guard_mode: what a failing condition means: ``zero`` stores zero, ``skip`` leaves the element alone.
+        fetches: what is fetched into the cache on the way.
     """
 
     name: str
@@ -211,6 +224,7 @@ class Block:
     monoid: str | None = None
     guard: Index = ()
     guard_mode: GuardMode = "skip"
+    fetches: tuple[Fetch, ...] = ()
 
     def iterator(self, name: str) -> Iter | None:
         """The iterator of that name, or None."""
@@ -314,9 +328,11 @@ def children(stmt: Stmt) -> tuple[Stmt, ...]:
 
 def walk(stmt: Stmt) -> Iterator[Stmt]:
     """``stmt`` and everything inside it, in program order, parents first."""
-    yield stmt
-    for child in children(stmt):
-        yield from walk(child)
+    waiting = [stmt]
+    while waiting:
+        stmt = waiting.pop()
+        yield stmt
+        waiting.extend(reversed(children(stmt)))
 
 
 def blocks(stmt: Stmt) -> Iterator[Block]:
@@ -366,9 +382,11 @@ def operands(expr: Expr) -> tuple[Expr, ...]:
 
 def subexpressions(expr: Expr) -> Iterator[Expr]:
     """``expr`` and everything inside it, outermost first."""
-    yield expr
-    for inner in operands(expr):
-        yield from subexpressions(inner)
+    waiting = [expr]
+    while waiting:
+        expr = waiting.pop()
+        yield expr
+        waiting.extend(reversed(operands(expr)))
 
 
 def reads(expr: Expr) -> Iterator[Read]:
@@ -415,12 +433,13 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 
 def map_indices(expr: Expr, f: Callable[[AffineExpr], AffineExpr]) -> Expr:
-    """Apply ``f`` to every index, guard and condition of a scalar expression."""
+    """Apply ``f`` to every index, guard and condition of a scalar expression; what does not change is shared."""
 
     def visit(e: Expr) -> Expr:
         match e:
             case Read():
-                return replace(e, index=tuple(map(f, e.index)), guard=tuple(map(f, e.guard)))
+                index, guard = tuple(map(f, e.index)), tuple(map(f, e.guard))
+                return e if (index, guard) == (e.index, e.guard) else replace(e, index=index, guard=guard)
             case IndexValue():
                 return replace(e, expr=f(e.expr))
             case Where():

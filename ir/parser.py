@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .loop import Access, Alloc, Block, Buffer, For, If, Index, LoopFunc, LoopKind, Seq, Stmt
+from .loop import Access, Alloc, Block, Buffer, Fetch, For, If, Index, LoopFunc, LoopKind, Seq, Stmt
 from .scanner import Line, ParseError, Source, read_lines
 
 VERSION_LINE = "tilewright loop ir 1"
@@ -146,11 +146,14 @@ class _Program:
         line.end()
         guard: Index = ()
         zero = False
-        if self.peek(depth + 1) is not None:
-            tail = Line(self.next_line(depth + 1, "a guard"), self.dtypes)
-            tail.need("guard")
+        fetches: list[Fetch] = []
+        while self.peek(depth + 1) is not None:
+            tail = Line(self.next_line(depth + 1, "a guard or a fetch"), self.dtypes)
+            if tail.choice(("guard", "fetch")) == "fetch":
+                fetches.append(tail.fetch())
+                continue
             zero = tail.choice(("zero", "skip")) == "zero"
             tail.need(":")
             guard = tail.conditions()
             tail.end()
-        return Block(name, iters, write, value, monoid, guard, "zero" if zero else "skip")
+        return Block(name, iters, write, value, monoid, guard, "zero" if zero else "skip", tuple(fetches))

@@ -10,7 +10,7 @@ from typing import TypeVar, get_args
 
 from . import elementwise
 from .affine import AffineExpr, Atom, FloorDiv, Mod, Term
-from .loop import Apply, Buffer, Const, Expr, Index, IndexValue, Iter, Let, Pack, Read, Scope, Where
+from .loop import Apply, Buffer, Const, Expr, Fetch, Index, IndexValue, Iter, Let, Pack, Read, Scope, Where
 
 INDENT = "  "
 NAME = r"[A-Za-z_][\w#']*(?:\.[\w#']+)*"
@@ -131,6 +131,16 @@ class Line:
                 self.need(",")
             items.append(item())
         return tuple(items)
+
+    def fetch(self) -> Fetch:
+        """What follows the word ``fetch``: ``x at loop + 1``."""
+        buffer = self.name()
+        self.need("at")
+        loop = self.name()
+        self.need("+")
+        found = Fetch(buffer, loop, self.integer())
+        self.end()
+        return found
 
     # ---- declarations
 

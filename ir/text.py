@@ -170,6 +170,9 @@ class _Printer:
         self.lines.append(f"{pad}{INDENT}{write} {block.monoid or ''}= {self.expr(block.value)}")
         if block.guard:
             self.lines.append(f"{pad}{INDENT}guard {block.guard_mode}: {self.conditions(block.guard)}")
+        for f in block.fetches:
+            loop = self.variables.get(f.loop, f.loop)
+            self.lines.append(f"{pad}{INDENT}fetch {self.buffer_name(f.buffer)} at {loop} + {f.distance}")
 
     def iterator(self, it: Iter) -> str:
         first = self.affine(it.lower)

@@ -199,6 +199,16 @@ def nontemporal(func: LoopFunc) -> Iterator[Step]:
 
 
 @enumerates
+def prefetch(func: LoopFunc) -> Iterator[Step]:
+    """Each Block inside each loop, and each input that it reads, a few iterations ahead."""
+    names = {b.name for b in func.inputs}
+    for loop in _loops(func):
+        for block in blocks(loop.body):
+            for buffer in dict.fromkeys(r.buffer for r in reads(block.value) if r.buffer in names):
+                yield from (Step("prefetch", block.name, (buffer, loop.name, n)) for n in (1, 4))
+
+
+@enumerates
 def pack(func: LoopFunc) -> Iterator[Step]:
     """Each axis of constants and allocated buffers by every size worth trying."""
     constants = [b for b in func.params if b.scope == "constant"]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..ir.affine import AffineExpr, Range, constant, var
 from ..ir.loop import (
+    Access,
     Alloc,
     Apply,
     Block,
@@ -27,6 +28,7 @@ from ..ir.loop import (
     bound_ranges,
     map_block_indices,
     map_expr,
+    map_indices,
     operands,
     reads,
     rewrite,
@@ -186,16 +188,14 @@ def _simplify_block(block: Block, ranges: dict[str, Range]) -> Stmt | None:
         inner[it.name] = (0, it.extent - 1)
         iters.append(it)
     inner.update(bound_ranges(block.value))
-    block = map_block_indices(replace(block, iters=()), lambda e: e.simplify(inner))
-    block = replace(block, iters=tuple(iters), value=map_expr(block.value, lambda e: decided(e, inner)))
-    guard: list[AffineExpr] = []
-    for condition in block.guard:
-        lo, hi = condition.bounds(inner)
-        if hi < 0:
-            return _guard_fails(block)
-        if lo < 0:
-            guard.append(condition)
-    block = replace(block, guard=tuple(guard))
+    write = Access(block.write.buffer, tuple(e.simplify(inner) for e in block.write.index))
+    value = map_expr(map_indices(block.value, lambda e: e.simplify(inner)), lambda e: decided(e, inner))
+    conditions = [e.simplify(inner) for e in block.guard]
+    bounds = [e.bounds(inner) for e in conditions]
+    guard = tuple(e for e, (low, _) in zip(conditions, bounds, strict=True) if low < 0)
+    block = replace(block, iters=tuple(iters), write=write, value=value, guard=guard)
+    if any(high < 0 for _, high in bounds):
+        return _guard_fails(block)
     if any(i.extent == 1 and i.limit is None for i in block.iters):
         return _normalize(block)
     return block

@@ -151,7 +151,9 @@ def _gather(low: Lowering, op: Op, index: Index) -> Expr:
 def _filled(found: Expr, starts: Sequence[tuple[Expr, int]], value: float | int | bool) -> Expr:
     """What was found where every start is in bounds, else a constant."""
     for start, extent in starts:
-        tests = [Apply("le", (start, Const(extent - 1, start.dtype)), dtypes.BOOL)]
+        tests: list[Expr] = []
+        if extent <= np.iinfo(start.dtype).max:  # larger places than its type can hold are never asked for
+            tests.append(Apply("le", (start, Const(extent - 1, start.dtype)), dtypes.BOOL))
         if start.dtype in dtypes.SIGNED:
             tests.append(Apply("ge", (start, Const(0, start.dtype)), dtypes.BOOL))
         for test in tests:

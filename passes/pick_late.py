@@ -4,13 +4,15 @@
     take_along_axis(x - c - d, labels)  ->  take_along_axis(x, labels) - (c + d)      c, d the same along a row
 
 Where nothing but sums over its rows is left of the product, these are streamed (`passes.stream`) and it is never
-stored. A rule applies only then. The picked element is the same sum of products, in another order.
+stored. A rule applies only then, and not where places out of bounds give a number: a sum of products with it is another
+one. The picked element is the same sum of products, in another order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..ir import dtypes
 from ..ir.graph import Graph, Op
 from .manager import Rewriter, RewriteRule, apply_rules
 
@@ -34,8 +36,16 @@ def _one_per_row(op: Op, r: Rewriter) -> bool:
     rows = tuple(range(rank - 1))
     axis = (rank - 1,)
     indices = r.graph.types[op.operands[1]].shape
-    fits = rank > 1 and op.params["dimension_numbers"] == ((), axis, axis, rows, rows)
+    fits = rank > 1 and op.params["dimension_numbers"] == ((), axis, axis, rows, rows) and _fills_nan(op)
     return fits and indices[-2:] == (1, 1) and len(indices) == rank + 1 and set(op.params["slice_sizes"]) == {1}
+
+
+def _fills_nan(op: Op) -> bool:
+    """Whether a gather gives an element for places out of bounds, or NaN, which alone survives what comes after."""
+    if op.params["mode"] in ("CLIP", "PROMISE_IN_BOUNDS"):
+        return True
+    value = op.params["fill_value"]
+    return op.params["mode"] == "FILL_OR_DROP" and dtypes.is_float(op.type.dtype) and (value is None or value != value)
 
 
 def _before_subtraction(op: Op, r: Rewriter) -> int | None:

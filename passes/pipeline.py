@@ -5,6 +5,7 @@ from __future__ import annotations
 from .expand_splits import ExpandSplits
 from .fold import FoldConstants, MergeEqual, RemoveDead
 from .fold_scale import FoldScales
+from .half_tanh import HalfTanh
 from .loops import SimplifyLoops
 from .manager import Pass
 from .pick_late import PickLate
@@ -20,9 +21,10 @@ _PASSES: tuple[Pass, ...] = (
     PickLate(),
     Simplify(name="simplify-again"),
     MergeEqual(),
+    HalfTanh(),
     RemoveDead(name="remove-dead-again"),
 )
 
 GRAPH_PASSES: tuple[Pass, ...] = (*_PASSES, SimplifyLoops(_PASSES))
-"""Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice, and
-`PickLate`, which sums single elements of a product in another order."""
+"""Every pass keeps meaning: bit for bit, except `FoldScales`, which rounds constants once instead of results twice,
+`PickLate`, which sums single elements of a product in another order, and `HalfTanh`, which takes another function."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import caching, placement, reduction, stream, tiling
+from . import caching, placement, prefetch, reduction, stream, tiling
 
-__all__ = ["caching", "placement", "reduction", "stream", "tiling"]
+__all__ = ["caching", "placement", "prefetch", "reduction", "stream", "tiling"]

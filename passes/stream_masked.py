@@ -22,6 +22,7 @@ from .stream_parts import SHIFT, Streamed
 MASKED = ".masked"
 """Suffix of everything that is made for tiles that are masked as a whole."""
 _COMPARE: dict[str, tuple[int, int]] = {"ge": (1, 0), "gt": (1, -1), "le": (-1, 0), "lt": (-1, -1)}
+_MOST, _MOST_STEP = 1 << 30, 1 << 16
 _NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 
 
@@ -114,7 +115,13 @@ def _index(e: Expr) -> AffineExpr | None:
     left, right = (_index(a) for a in e.args)
     if left is None or right is None:
         return None
-    return left + right if e.op == "add" else left - right
+    found = left + right if e.op == "add" else left - right
+    return found if _is_small(found) else None
+
+
+def _is_small(index: AffineExpr) -> bool:
+    """Whether an expression of places in arrays surely stays an int32, where it would wrap around."""
+    return abs(index.const) < _MOST and all(abs(k) < _MOST_STEP for _, k in index.terms)
 
 
 def _largest(condition: AffineExpr, box: tuple[Iter, ...]) -> AffineExpr:

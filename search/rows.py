@@ -10,6 +10,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, anatomy, shared_rows
 from .chains import reduction_loops
+from .rows_ahead import fetch_rows, rows_ahead
 from .sketch import Decisions, Sketch
 from .steps import share, store_choices, stored
 
@@ -29,11 +30,16 @@ def rows(func: LoopFunc, target: Target) -> Sketch | None:
     if any(_wide_result(block, leading, lanes) for block in parts.reductions):
         return None
     stores = store_choices(parts, target)
-    default: Decisions = {"lanes": 4 * lanes, "stores": stores[0]}
-    choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes), "stores": stores}
+    distance = rows_ahead(parts, leading, target)
+    ahead = (distance, 0) if distance else (0,)
+    default: Decisions = {"lanes": 4 * lanes, "stores": stores[0], "ahead": distance}
+    choices = {"lanes": (lanes, 2 * lanes, 4 * lanes, 8 * lanes), "stores": stores, "ahead": ahead}
 
     def build(d: Decisions) -> Trace:
-        return (*_rows_trace(parts, leading, int(d["lanes"]), lanes, target), *stored(parts, d))
+        steps = _rows_trace(parts, leading, int(d["lanes"]), lanes, target)
+        if d["ahead"]:
+            steps += fetch_rows(parts, leading, int(d["ahead"]), steps, target)
+        return (*steps, *stored(parts, d))
 
     return Sketch("rows", choices, default, build)
 
@@ -51,7 +57,7 @@ def _wide_result(reduction: Block, leading: list[Iter], lanes: int) -> bool:
     return bool(own) and last.extent >= lanes
 
 
-def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> Trace:
+def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, target: Target) -> list[Step]:
     root = parts.root.name
     steps = [Step("split", root, (it.name, 1)) for it in leading]
     if leading:
@@ -68,7 +74,7 @@ def _rows_trace(parts: Anatomy, leading: list[Iter], wide: int, lanes: int, targ
         else:
             steps.append(Step("vectorize", block.name, (last.name,)))
     named = [(f"{root}.{it.name}", it.extent, False) for it in leading]
-    return (*steps, *(share(named, target.threads) if named else ()))
+    return [*steps, *(share(named, target.threads) if named else ())]
 
 
 def _lane_reduction(block: Block, reduce: list[Iter], most: int, lanes: int) -> list[Step]:

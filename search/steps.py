@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr, var
-from ..ir.loop import Block, Iter, bound_ranges, reads
+from ..ir.loop import Block, Buffer, Iter, bound_ranges, reads
 from ..ir.target import Target
 from ..passes.schedule import Step
 from .anatomy import Anatomy, Product
@@ -81,12 +81,20 @@ def share(loops: list[tuple[str, int, bool]], threads: int) -> list[Step]:
 
 
 def store_choices(parts: Anatomy, target: Target) -> tuple[str, ...]:
-    """How the result may be stored, the default first: one that no cache holds is better stored past the caches."""
-    result = parts.found[parts.root.write.buffer]
-    size = math.prod(result.shape) * dtypes.itemsize(result.dtype)
+    """How the result may be stored, the default first.
+
+    A result that no cache holds together with what it is made of is better stored past the caches.
+    """
+    size = buffer_bytes(parts.found[parts.root.write.buffer])
     if size < target.l3_bytes // 2:
         return ("kept",)
-    return ("streamed", "kept") if size >= target.l3_bytes else ("kept", "streamed")
+    moved = sum(buffer_bytes(b) for name, b in parts.found.items() if name not in parts.temporaries)
+    return ("streamed", "kept") if moved >= target.l3_bytes else ("kept", "streamed")
+
+
+def buffer_bytes(buffer: Buffer) -> int:
+    """Bytes of a buffer."""
+    return math.prod(buffer.shape) * dtypes.itemsize(buffer.dtype)
 
 
 def stored(parts: Anatomy, decisions: Decisions) -> list[Step]:

@@ -23,7 +23,7 @@ class BlockChoices(BlockStores):
     def _split(self, guard: Index) -> tuple[Index, Index]:
         """Conditions that hold for all lanes alike, and those that differ between lanes."""
         wide = self._wide
-        if wide is None:
+        if wide is None or not guard:
             return guard, ()
         lanewise = tuple(g for g in guard if wide.name in g.variables())
         return tuple(g for g in guard if g not in lanewise), lanewise

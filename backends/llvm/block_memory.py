@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...ir import dtypes
-from ...ir.affine import AffineExpr
+from ...ir.affine import AffineExpr, var
 from ...ir.loop import Block, Index, Iter, Read
+from . import read_ahead
 from .access import FlatAccess, Scopes, flatten
 from .builder import Builder, VType, vtype
 from .lanes import Mask, guarded_lanes, prefix
 from .memory import CodegenError, Memory, Place
+from .read_ahead import LINE_BYTES
 from .strided import MAX_STRIDE, Window, picked, scattered, windows
 
 Value = tuple[str, VType]
@@ -64,7 +66,10 @@ class BlockMemory:
         """
         if not t.lanes:
             return None
-        mask = prefix(self._active(point), t.lanes)
+        active = self._active(point)
+        if active == t.lanes and self._allowed is None and guard is None:
+            return None
+        mask = prefix(active, t.lanes)
         for other in (self._allowed, guard):
             mask = mask if other is None else mask.both(other, self.builder)
         return None if mask.full else mask
@@ -145,7 +150,20 @@ class BlockMemory:
             value = self.builder.load(t, pointer, align, mask.text(self.builder), other)
         if place.buffer.name != self.block.write.buffer:
             self._loaded[key] = (value, t)
+        self._fetch(place, dynamic, offset, t)
         return value, t
+
+    def _fetch(self, place: Place, dynamic: AffineExpr, offset: int, t: VType) -> None:
+        """Fetch what a load of a whole vector will read in later iterations of a loop, once per line of the cache."""
+        size = dtypes.itemsize(place.buffer.dtype)
+        if not t.lanes or offset * size % LINE_BYTES >= t.lanes * size:
+            return
+        for hint in self.block.fetches:
+            if hint.buffer == place.buffer.name and hint.loop in dynamic.variables():
+                later = dynamic.substitute({hint.loop: var(hint.loop) + hint.distance})
+                moved = AffineExpr(later.terms)
+                pointer = self.scopes.pointer(hint.buffer, place.base, place.element, moved, offset + later.const)
+                read_ahead.fetch(self.builder, pointer)
 
     def _load_register(self, place: Place, dynamic: AffineExpr, offset: int, t: VType) -> Value:
         if dynamic.terms:

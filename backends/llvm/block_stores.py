@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...ir import dtypes
 from ...ir.affine import AffineExpr
 from ...ir.loop import Expr, Iter
 from .access import FlatAccess, flatten
 from .block_memory import BlockMemory, Point, Value
 from .builder import VType, vtype
-from .lanes import prefix
+from .lanes import Mask, prefix
 from .memory import CodegenError, Place
 from .transpose import interleaved, row
 
@@ -53,8 +54,7 @@ class BlockStores(BlockMemory):
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
         mask = self._mask(t, point)
         align = self._align(place, dynamic, offset)
-        past = mask is None and place.past_caches(t, align)
-        self.builder.store(t, text, pointer, align, None if mask is None else mask.text(self.builder), past)
+        self._store_lanes(place, pointer, text, t, align, mask)
         if self._forwards:
             self._loaded[place.buffer.name, dynamic, offset, t, mask, 0] = (text, t)
 
@@ -158,6 +158,21 @@ class BlockStores(BlockMemory):
 
     def _store_row(self, place: Place, dynamic: AffineExpr, offset: int, value: str, active: int, t: VType) -> None:
         pointer = self.scopes.pointer(place.buffer.name, place.base, place.element, dynamic, offset)
-        mask = None if active == t.lanes else prefix(active, t.lanes).text(self.builder)
-        align = self._align(place, dynamic, offset)
-        self.builder.store(t, value, pointer, align, mask, mask is None and place.past_caches(t, align))
+        mask = None if active == t.lanes else prefix(active, t.lanes)
+        self._store_lanes(place, pointer, value, t, self._align(place, dynamic, offset), mask)
+
+    def _store_lanes(self, place: Place, pointer: str, value: str, t: VType, align: int, mask: Mask | None) -> None:
+        """Store a vector, or those lanes of it that a mask leaves.
+
+        A single lane is stored by itself: of a masked store with one constant lane LLVM 22 makes a scalar store, and
+        where the vector was truncated before, one of the wide element, over its neighbours in memory.
+        """
+        b = self.builder
+        if mask is None:
+            b.store(t, value, pointer, align, nontemporal=place.past_caches(t, align))
+        elif mask.value or sum(mask.lanes) != 1:
+            b.store(t, value, pointer, align, mask.text(b))
+        else:
+            lane = mask.first
+            at = pointer if lane == 0 else b.gep(place.element, pointer, lane)
+            b.store(t.scalar, b.extract(t, value, lane), at, dtypes.itemsize(t.dtype))

@@ -53,8 +53,12 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
 def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
     """LLVM IR of a scheduled program, the extent of its parallel range, and its scratch bytes per thread."""
     lanes = vector_lanes(func, target)
-    emitter = _Emitter(Builder(target.feature_set), lanes)
-    return emitter.function(legalize(func, lanes))
+    return legal_ir(legalize(func, lanes), lanes, target)
+
+
+def legal_ir(func: LoopFunc, lanes: int, target: Target) -> tuple[str, int, int]:
+    """`kernel_ir` of a program that is legalised for vectors of so many values."""
+    return _Emitter(Builder(target.feature_set), lanes).function(func)
 
 
 class _Emitter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from ...ir import dtypes
 from ...ir.plan import ExecPlan, verify_plan
 from .kernel import Kernel
 from .link import digest, load
+from .observer import MOMENTS, RECORDED_PHASES, RECORDED_THREADS, RECORDING
 from .plan_table import PlanTable, aligned_empty, kernels_digest, verify_kernels
 from .toolchain import object_code
 from .xla_abi import XlaAbi, read_abi
@@ -32,7 +34,9 @@ _lock = threading.Lock()
 _registered: dict[str, _Registration] = {}
 
 
-def bind_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> Callable[..., tuple[jax.Array, ...]]:
+def bind_plan(
+    plan: ExecPlan, kernels: Mapping[str, Kernel], code: RuntimeCode | None = None
+) -> Callable[..., tuple[jax.Array, ...]]:
     """Make a plan callable from JAX; under `jax.jit` it becomes one custom call.
 
     The call's target is named after the content of the plan and its kernels, and registered before this returns.
@@ -40,6 +44,7 @@ def bind_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> Callable[..., tu
     Args:
         plan: the plan.
         kernels: every kernel that the plan names, by symbol.
+        code: what runs it; None for `runtime_code`.
 
     Returns:
         A function of one array per input (exactly of its shape and element type) that returns one array per output. It
@@ -50,7 +55,7 @@ def bind_plan(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> Callable[..., tu
         LinkError: a kernel's object code can't be loaded.
         XlaAbiError: the interface of the installed jaxlib is not understood.
     """
-    target = register_plan(plan, kernels)
+    target = register_plan(plan, kernels, code)
     results = tuple(jax.ShapeDtypeStruct(tuple(t.shape), dtypes.to_numpy(t.dtype)) for t in plan.outputs)
     call = jax.ffi.ffi_call(target, results)
     inputs = plan.inputs
@@ -114,6 +119,22 @@ class RuntimeCode:
 def runtime_code() -> RuntimeCode:
     """The code for the installed jaxlib, generated once per process."""
     return RuntimeCode(object_code(handler_ir(_abi()), features=""), object_code(ENTRY_IR, features=""))
+
+
+@functools.cache
+def recording_code() -> RuntimeCode:
+    """As `runtime_code`, and it records when each thread was where; see `recorded_moments`."""
+    return RuntimeCode(object_code(handler_ir(_abi(), RECORDING), features=""), runtime_code().entry)
+
+
+def recorded_moments() -> np.ndarray:
+    """What `recording_code` has recorded: int64[threads, phases, moments], nanoseconds; 0 where nothing was.
+
+    The array is the recorder's own memory: fill it with 0 before a call, and copy it after it.
+    """
+    address = load(recording_code().handler).address("tilewright_moments")
+    shape = (RECORDED_THREADS, RECORDED_PHASES, len(MOMENTS))
+    return np.ctypeslib.as_array((ctypes.c_int64 * math.prod(shape)).from_address(address)).reshape(shape)
 
 
 @functools.cache

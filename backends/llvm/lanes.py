@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from ...ir.affine import AffineExpr, constant, var
 from .access import I64, Scopes
@@ -69,6 +70,7 @@ class Mask:
         return builder.reduce("or", vtype("bool", len(self.lanes)), self.text(builder))
 
 
+@cache
 def prefix(active: int, lanes: int) -> Mask:
     """The first ``active`` lanes."""
     return Mask(tuple(lane < active for lane in range(lanes)))

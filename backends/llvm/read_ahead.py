@@ -59,6 +59,11 @@ def part(b: Builder, position: int, extent: int) -> tuple[str, str]:
     return b.gep("i8", begin, first), b.gep("i8", begin, last)
 
 
+def fetch(b: Builder, line: str) -> None:
+    """Fetch the line at an address into the second-level cache."""
+    b.call("llvm.prefetch.p0", "void", (("ptr", line), ("i32", "0"), ("i32", str(_SECOND_LEVEL)), ("i32", "1")))
+
+
 def start(b: Builder) -> str:
     """The place that holds what is fetched next, in a function with the parameters ``%next`` and ``%last``."""
     place = b.alloca("ptr", 8)
@@ -69,7 +74,7 @@ def start(b: Builder) -> str:
 def step(b: Builder, place: str) -> None:
     """Fetch a line into the second-level cache and go on to the next one, up to the last."""
     line = b.effect(f"load ptr, ptr {place}")
-    b.call("llvm.prefetch.p0", "void", (("ptr", line), ("i32", "0"), ("i32", str(_SECOND_LEVEL)), ("i32", "1")))
+    fetch(b, line)
     following = b.gep("i8", line, LINE_BYTES)
     more = b.effect(f"icmp ult ptr {following}, %last")
     b.emit(f"store ptr {b.effect(f'select i1 {more}, ptr {following}, ptr %last')}, ptr {place}")

@@ -43,6 +43,7 @@ from __future__ import annotations
 import platform
 
 from .ir_template import expand, field_offsets
+from .observer import OBSERVER_CONSTANTS, SILENT
 from .runtime_memory import CALL_MEMORY, POOLS, RESOLVE
 from .runtime_stages import CHUNKS
 from .runtime_system import DECLARATIONS, PLACEMENT, PROCESSOR
@@ -125,6 +126,7 @@ _CONSTANTS = {
     "SPINS": 2000,  # some tens of microseconds: longer than evenly shared phases differ, shorter than a time slice
     "COURTESY": 50,  # about a microsecond
     "PATIENCE": 20_000,  # nanoseconds: above the usual time until a woken thread runs
+    **OBSERVER_CONSTANTS,
 }
 
 
@@ -134,6 +136,7 @@ def runtime_ir(
     constants: dict[str, int] | None = None,
     offsets: dict[str, int] | None = None,
     machine: str | None = None,
+    observer: str = SILENT,
 ) -> str:
     """The driver as an LLVM module.
 
@@ -142,6 +145,7 @@ def runtime_ir(
         constants: values of further ``$NAME``s in ``extra``.
         offsets: byte offsets of further ``Struct.field``s in ``extra``.
         machine: architecture, ``x86_64`` or ``aarch64``; by default the host's.
+        observer: what watches the phases, see `observer`.
 
     Returns:
         IR text that defines ``tilewright_begin``, ``_open``, ``_lead``, ``_help``, ``_drop`` and ``_drain``.
@@ -155,5 +159,5 @@ def runtime_ir(
             f"the native runtime needs Linux on {' or '.join(PROCESSOR)}, found {platform.system()} on {machine}"
         )
     system = (PROCESSOR[machine], DECLARATIONS, PLACEMENT)
-    parts = (*system, POOLS, CALL_MEMORY, RESOLVE, CHUNKS, CLAIM, PHASE, TEAM, extra)
+    parts = (*system, observer, POOLS, CALL_MEMORY, RESOLVE, CHUNKS, CLAIM, PHASE, TEAM, extra)
     return expand("\n".join(parts), {**_CONSTANTS, **(constants or {})}, {**_OFFSETS, **(offsets or {})})

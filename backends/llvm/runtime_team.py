@@ -152,12 +152,14 @@ define internal i64 @courtesy(ptr %block, i64 %team) {
 define internal void @run_phase(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %target,
                                 i64 %own) {
   %team = load i64, ptr Block.participants(%block)
+  call void @observe(i64 %own, i64 %number, i64 $ENTERS)
   %missed = call i1 @watch(ptr %block, i64 %target, i64 0)
   br i1 %missed, label %over, label %join
 join:
   call void @stand_apart(ptr %block, i64 %own)
   %ran = call i64 @run_share(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 %number, i64 %own,
                             i64 %team)
+  call void @observe(i64 %own, i64 %number, i64 $SHARED)
   call void @report(ptr %block, i64 %ran)
   %turns = call i64 @courtesy(ptr %block, i64 %team)
   %even = call i1 @watch(ptr %block, i64 %target, i64 %turns)
@@ -169,6 +171,7 @@ help:
   call void @wait(ptr %block, i64 %target)
   br label %over
 over:
+  call void @observe(i64 %own, i64 %number, i64 $LEAVES)
   ret void
 }
 """

@@ -1,7 +1,7 @@
 """LLVM as the code generator and the runtime use it: from IR text to object code for the host.
 
-Everything here may be called from several threads at once: llvmlite takes a lock around each call into LLVM, and no
-LLVM object made here is shared between calls.
+Everything here may be called from several threads at once: no LLVM object made here is shared between calls, and
+llvmlite takes a lock around each of its calls into LLVM but the longest (`unlocked`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import llvmlite.binding as llvm
+
+from .unlocked import emit_object
 
 # Position-independent code with near addressing: constants are read relative to the instruction pointer, and the same
 # object can be linked into a shared library. (LLVM's own default for just-in-time code uses 64-bit absolute addresses.)
@@ -50,7 +52,7 @@ def object_code(ir_text: str, *, features: str, cpu: str | None = None) -> bytes
         ToolchainError: the text does not parse or verify.
     """
     with _optimized(ir_text, features, cpu) as (module, machine):
-        return machine.emit_object(module)
+        return emit_object(module, machine)
 
 
 def assembly(ir_text: str, *, features: str, cpu: str | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import vecmath_exp_table
 from .vecmath_coeffs import EXP, EXP2, EXPM1
 from .vecmath_coeffs64 import EXP2_64, EXP_64, EXPM1_64
 from .vecmath_core import LOG2E, Ops
@@ -104,16 +105,17 @@ def exp2_polynomial(o: Ops, r: str) -> str:
     return o.horner(r, _table(o).exp2)
 
 
-def _exp_clamped(o: Ops, x: str) -> str:
-    """``exp`` of arguments between the table's ``low`` and ``high``, or NaN."""
-    n, n_int, r = reduce(o, x)
+def _exp_bounded(o: Ops, x: str) -> str:
+    """``e**x`` of values up to the table's ``high``, or NaN."""
+    if vecmath_exp_table.applies(o):
+        return vecmath_exp_table.exp_bounded(o, x)
+    n, n_int, r = reduce(o, o.at_least(x, _table(o).low))
     return o.scale(o.horner(r, _table(o).exp), n, n_int)
 
 
 def exp(o: Ops, x: str) -> str:
     """``e**x``."""
-    table = _table(o)
-    return _exp_clamped(o, o.at_most(o.at_least(x, table.low), table.high))
+    return _exp_bounded(o, o.at_most(x, _table(o).high))
 
 
 def exp2(o: Ops, x: str) -> str:
@@ -184,7 +186,7 @@ def logistic(o: Ops, x: str) -> str:
 
     The result is ``1 - q`` for positive x; for negative x it is q, but ``e - e q`` has a smaller rounding error.
     """
-    e = _exp_clamped(o, o.at_least(o.neg(o.abs(x)), _table(o).low))
+    e = _exp_bounded(o, o.neg(o.abs(x)))
     quotient = o.div(e, o.add(e, 1.0))
     whole = o.select(o.compare("lt", x, 0.0), e, 1.0)
     return o.fma(o.neg(whole), quotient, whole)

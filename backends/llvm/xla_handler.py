@@ -6,6 +6,7 @@ of its table (`ENTRY_IR`, linked once per plan). Nothing here takes Python's int
 
 from __future__ import annotations
 
+from .observer import SILENT
 from .runtime import HUGE_PAGE, runtime_ir
 from .xla_abi import XlaAbi
 
@@ -45,7 +46,7 @@ def xla_dtype(abi: XlaAbi, dtype: str) -> int:
     return abi.enumerators[_PREFIX + _DTYPES[dtype]]
 
 
-def handler_ir(abi: XlaAbi) -> str:
+def handler_ir(abi: XlaAbi, observer: str = SILENT) -> str:
     """The driver together with ``ptr tilewright_handle(ptr frame, ptr plan)``, as an LLVM module."""
     constants = {
         "METADATA": abi.enumerators["XLA_FFI_Extension_Metadata"],
@@ -67,7 +68,7 @@ def handler_ir(abi: XlaAbi) -> str:
     }
     spec_offsets = {f"Spec.{name}": 8 * number for number, name in enumerate(SPEC_FIELDS)}
     extra = "\n".join((_message_constants(), _METADATA, _ERRORS, _CHECKS, _BUFFERS, _THREADS, _HANDLE))
-    return runtime_ir(extra, constants=constants, offsets={**abi.offsets, **spec_offsets})
+    return runtime_ir(extra, constants=constants, offsets={**abi.offsets, **spec_offsets}, observer=observer)
 
 
 ENTRY_IR = """

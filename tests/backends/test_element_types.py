@@ -145,6 +145,17 @@ def test_conversions_between_all_types_equal_jax(source, target):
         same(got, want, f"{source} to {dtype}")
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("source", ["int16", "int32", "int64", "uint64", "float64"])
+def test_a_tail_of_one_lane_is_stored_alone(source, target):
+    """Truncated vectors and masks with a single lane: nothing behind the last element is written."""
+    x = np.resize(special(source), 65)  # a whole number of vectors and one element
+    for dtype in (t for t in (*NUMBERS, "bool") if dtypes.itemsize(t) < dtypes.itemsize(source)):
+        fn = lambda x, t=dtype: lax.convert_element_type(x, t)  # noqa: E731
+        (got,) = run(lowered(fn, x), TARGETS[target], [x])
+        same(got, jax.jit(fn)(x), f"{source} to {dtype}")
+
+
 SHAPES = ((13, 67), (1, 1), (5, 1), (1, 130), (0, 4), (3, 0))
 SAMPLED = ("int8", "bfloat16", "float64")
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,20 @@ def test_object_code_is_reproducible_and_needs_valid_ir() -> None:
         toolchain.object_code("define i64 @f() {", features="")
     with pytest.raises(toolchain.ToolchainError, match="not valid"):
         toolchain.object_code("define i64 @f() {\n br label %a\na:\n %x = phi i64 [0, %a]\n ret i64 %x\n}", features="")
+
+
+def _mixed(factor: int, count: int = 200) -> str:
+    lines = [f"%v{n} = {('mul', 'xor')[n % 2]} i64 %v{n - 1}, {2 * n * factor + 1}" for n in range(1, count)]
+    return "\n".join(["define i64 @f(i64 %v0) {", *lines, f"ret i64 %v{count - 1}", "}"])
+
+
+def test_object_code_is_the_same_from_several_threads() -> None:
+    texts = [_mixed(factor) for factor in range(1, 25)]
+    alone = [toolchain.object_code(text, features="") for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda text: toolchain.object_code(text, features=""), texts * 4))
+    assert len(set(alone)) == len(texts)
+    assert together == alone * 4
 
 
 def _call(address: int) -> int:

@@ -57,6 +57,8 @@ func everything
         block c [k: 0..3 reduce, i: -2..6 < p + 4, j: 8*p..+8 < 40 vector]
           y[i, (((j // 2)) // 3)] sum= select_n(flags[], x.0[i, j]{j >= 0, -j + 7 >= 0 else -inf}, nan:float32)
           guard zero: i - 1 >= 0, p >= 0
+          fetch x.0 at q + 3
+          fetch w#1' at r + 1
     block d [v: p..+4 reduce vector]
       z[] max= convert_element_type(integer_pow{-2}(unknown{"a\\"b"}(x.0[v, 0]:float64))):int32
     block e []

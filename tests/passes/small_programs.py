@@ -147,6 +147,10 @@ GOLDEN = {
     "partition": (PADDED, steps(("split", "update", "i", 2), ("partition", "update.i"))),
     "compute_at": (MATMUL, steps(*ROW, ("compute_at", "t", "out.j"))),
     "compute_inline": (CHAIN, steps(("compute_inline", "t"))),
+    "prefetch": (
+        SOFTMAX,
+        steps(("split", "scale", "i", 1), ("prefetch", "scale", "x", "scale.i", 2)),
+    ),
     "nontemporal": (MATMUL, steps(("nontemporal", "y"))),
     "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
     "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),

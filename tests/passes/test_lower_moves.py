@@ -6,6 +6,7 @@ import re
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -71,6 +72,19 @@ def test_taking(data):
         check(lambda x, i: jnp.moveaxis(x, axis, 0).at[i].get(mode=mode), values(*shape), index)
     else:
         check(lambda x, i: jnp.take(x, i, axis=axis, mode=mode), values(*shape), index)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("extent", [3, 127, 128, 129, 255, 256, 257, 300])
+def test_places_of_a_narrow_type(dtype, extent):
+    places = np.array([0, 1, 126, 127, -128, -1, -2, extent - 1], np.int64).astype(dtype)
+    numbers = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
+
+    def fn(x, i):
+        return lax.gather(x, i[:, None], numbers, (1,), mode="fill")
+
+    check(fn, values(extent, seed=extent), places)
+    check(lambda x, i: lax.dynamic_slice(x, (i[3],), (2,)), values(extent), places)
 
 
 def test_gathering_of_other_forms():

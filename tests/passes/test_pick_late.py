@@ -74,6 +74,22 @@ def test_what_is_stored_is_picked_from(fn):
     assert [op.type.shape for op in gathers] == [(12, 1)]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_a_number_for_places_out_of_bounds_is_left_alone(dtype):
+    h, w, y = arguments((12,))
+    h, w = (np.round(9 * a).astype(dtype) for a in (h, w))
+    fill = 7 if dtype == np.float32 else None  # None is the least integer
+
+    def fn(h, w, y):
+        logits = h @ w
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return jnp.take_along_axis(shifted, y[:, None], axis=-1, mode="fill", fill_value=fill)[:, 0] + logits.sum(-1)
+
+    graph = optimized(fn, h, w, y)
+    assert [op.type.shape for op in graph.ops if op.opcode == "gather"] == [(12, 1)]
+    np.testing.assert_array_equal(jax.jit(jaxpr_as_fun(emit(graph)))(h, w, y)[0], jax.jit(fn)(h, w, y))
+
+
 def test_more_than_one_element_per_row_is_left_alone():
     def fn(h, w, y):
         logits = h @ w

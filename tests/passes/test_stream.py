@@ -43,6 +43,14 @@ def test_every_tile_gives_what_jax_gives(value, special):
                 tried.check(run(tried, scheduled), f"{value} {shift} {width} {tile}")
 
 
+@pytest.mark.parametrize("test", ["sub(sub(index(i):int32, 2147483647:int32):int32, 9:int32):int32", "index(i):int32"])
+def test_masks_of_places_that_may_wrap_around_skip_nothing(test):
+    trace = steps(*(("compute_at", b, "out.i") for b in ("o", "l", "p", "m", "s")), ("stream", "max", "j", 2))
+    func = parse_ir(print_ir(MASKED).replace("index(i):int32", test))
+    scheduled = replay(func, (*steps(("split", "out", "i", 2)), *trace))
+    assert any(isinstance(s, If) for s in walk(scheduled.body)) is (test == "index(i):int32")
+
+
 def changed(func: LoopFunc, old: str, new: str) -> LoopFunc:
     text = print_ir(func)
     assert old in text
