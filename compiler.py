@@ -28,7 +28,8 @@ from .backends.recycling import Recycler, Recycling, worth_recycling
 from .database.store import Database
 from .driver.lowered import Lowered, lower
 from .driver.options import Options, make_options
-from .driver.pipeline import Driver, Outcome, host, measured_host
+from .driver.outcome import Outcome
+from .driver.pipeline import Driver, host, measured_host
 from .driver.report import Report, make_report
 from .driver.verdicts import allocator_mode
 from .frontends.avals import type_of

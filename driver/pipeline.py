@@ -12,52 +12,51 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
-from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
 from ..ir.graph import Graph
-from ..ir.measure import MeasureData, TaskKey, TimingProtocol
 from ..ir.target import Target, detect_target
-from ..ir.text import print_ir
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
-from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..passes.schedule import ScheduleError, Trace
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
-from ..search.predict import predicted_choices
-from ..search.tune import TuneResult
+from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
-from .formulations import Alternative, Checks, apply, choose, part_kernels
-from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
-from .kernels import BACKEND, build_all
+from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
+from .gate import Run, check_accuracy, compare_speed, runnable
+from .kernel_source import CHECK, KernelSource
+from .kernels import build_all
 from .options import Options
-from .planning import Choice, NativePlan, Partition, Task, assemble, partition
+from .outcome import Outcome
+from .plan_contest import PlanContest
+from .planning import Choice, Partition, Task, extended, partition
+from .plans import Kernels, improved, predicted_faster
+from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
-from .verification import measure_request, task_references
+from .verification import task_references
 from .worthwhile import worthwhile
 
 _LOG = logging.getLogger(__name__)
 
-CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
-"""How kernels are run that are only checked."""
 GATE_SECONDS = 3.0
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 WORTHWHILE_SECONDS = 10e-6
 """A function that XLA is predicted to run in less time is left alone."""
+PLAN_SHARE = 0.2
+"""Part of the time for tuning that comparing plans may take before it."""
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
-SMALL_POINTS = 1 << 14
-"""A workload with at most this many points may do without a schedule rather than interrupt a native call."""
 
 
 @functools.cache
@@ -80,43 +79,6 @@ def shared_runner() -> WorkerRunner:
     return runner
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of one function for one set of shapes.
-
-    Args:
-        graph: the program to run, or None for the original.
-        reason: why the original runs, or empty.
-        parts: the graph as it was cut, if it came that far.
-        choices: schedules by task key.
-        formulations: by task key, for tasks that another formulation computes.
-        natives: the native calls.
-        accuracy: errors of the outputs, where they were checked.
-        comparison: the deciding comparison with `jax.jit`, where there was one.
-        recalled: the verdict of an earlier process, where it was taken.
-        latencies: measured seconds of our kernels by task key.
-        baseline_s: measured seconds of XLA's code for the regions by task key.
-        rest_s: seconds of what is left to XLA beside the native calls, if it was measured.
-        search: what tuning did, where it ran.
-        seconds: time of each step.
-    """
-
-    graph: Graph | None = None
-    reason: str = ""
-    parts: Partition | None = None
-    choices: dict[str, Choice] = field(default_factory=dict)
-    formulations: dict[str, Alternative] = field(default_factory=dict)
-    natives: list[NativePlan] = field(default_factory=list)
-    accuracy: list[OutputError] = field(default_factory=list)
-    comparison: Comparison | None = None
-    recalled: Verdict | None = None
-    latencies: dict[str, float] = field(default_factory=dict)
-    baseline_s: dict[str, float] = field(default_factory=dict)
-    rest_s: float | None = None
-    search: TuneResult | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 class Driver:
     """Builds one function for one set of shapes.
 
@@ -131,6 +93,8 @@ class Driver:
         self.database = database
         self.target = target
         self.outcome = Outcome()
+        self.predictions = Predictions(target)
+        self.source = KernelSource(database, target, self.predictions, lambda: shared_runner(), options.seed)
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -158,6 +122,7 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
+        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, examples if measuring else None))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
@@ -171,22 +136,23 @@ class Driver:
                 self._remember(key)
         return outcome
 
-    def rebuild(self, graph: Graph, traces: Mapping[str, Trace], measured: bool) -> Outcome:
+    def rebuild(self, graph: Graph, steps: Trace, traces: Mapping[str, Trace], measured: bool) -> Outcome:
         """Build a program whose schedules were chosen before, and check its kernels here.
 
         Args:
-            graph: the program as it was cut into regions, `Partition.graph`.
+            graph: the program as it was cut into regions, `Partition.start`.
+            steps: how it was cut, `Partition.trace`; formulated regions get their own kernels.
             traces: schedules by task key; other tasks stay XLA's.
             measured: whether the schedules won on such a machine; else the kernels have to be predicted to gain.
         """
         outcome = self.outcome
         try:
-            parts = outcome.parts = partition(graph)
+            parts = outcome.parts = self._replanned(partition(graph), steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
-            choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
+            choices = self.source.first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
                 choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
-            failed = self._check([t for t in tasks if t.key in choices], choices)
+            failed = self.source.failing([t for t in tasks if t.key in choices], choices)
             outcome.choices = {key: choice for key, choice in choices.items() if key not in failed}
             if not outcome.choices:
                 return self._original("none of its kernels can be used here")
@@ -221,11 +187,15 @@ class Driver:
         if verdict.chosen == "xla":
             self._original("an earlier comparison was not won against jax.jit")
             return True
-        wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in parts.tasks.items() if k in verdict.traces]
+        try:
+            planned = extended(parts, verdict.steps)
+        except ScheduleError as error:
+            _LOG.warning("ignoring a verdict whose graph trace is refused here: %s", error)
+            return False
+        wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in planned.tasks.items() if k in verdict.traces]
         built = build_all(wanted, self.target)
         self.outcome.choices = {k: Choice(t, b) for (k, t), b in built.items() if not isinstance(b, Exception)}
-        kernels = part_kernels(parts.tasks, verdict.formulations, verdict.traces, self.target)
-        self.outcome.parts = apply(parts, verdict.formulations, kernels)
+        self.outcome.parts = apply(planned, part_kernels(planned, verdict.traces, self.target))
         self._assemble(self.outcome.parts)
         if plans_digest(self.outcome.natives) == verdict.verified:
             self.outcome.recalled = verdict
@@ -239,40 +209,52 @@ class Driver:
         ratio = outcome.comparison.speedup if outcome.comparison is not None else None
         native = outcome.graph is not None
         traces = {k: c.trace for k, c in outcome.choices.items()} if native else {}
-        chosen = outcome.formulations if native else {}
-        traces |= {k: c.trace for a in chosen.values() for k, c in a.parts.items()}
+        if native:
+            traces |= {k: c.trace for a in outcome.formulations.values() for k, c in a.parts.items()}
         verified = plans_digest(outcome.natives) if native else ""
         budget = search_budget(self.options)
         if outcome.search is not None and outcome.search.stopped == "interrupted":
             budget = SearchBudget(seconds=outcome.search.elapsed_s)
-        verdict = Verdict(
-            "native" if native else "xla",
-            self.options.effort,
-            budget,
-            traces,
-            ratio,
-            verified,
-            {k: a.name for k, a in chosen.items()},
-        )
+        steps = outcome.parts.trace if native and outcome.parts is not None else ()
+        chosen = "native" if native else "xla"
+        verdict = Verdict(chosen, self.options.effort, budget, traces, ratio, verified, steps)
         store_verdict(self.database, key, self.target, verdict)
 
-    # ---- traces and kernels
+    # ---- plans
 
-    def task_key(self, task: Task) -> TaskKey:
-        """What results of a task are stored under."""
-        text = print_ir(task.workload.func)
-        return TaskKey(task.key, text, self.target.fingerprint, BACKEND, SCHEDULE_VERSION, self.target.threads)
+    def planned(self, parts: Partition, kernels: Kernels) -> Partition:
+        """The greedy partition after the graph steps that are predicted to make it faster."""
+        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions, kernels))
+
+    def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
+        """The same by measuring, where there are arguments and time for it."""
+        seconds = search_budget(self.options).seconds
+        if examples is None or not seconds or any(op.effects for op in parts.graph.ops):
+            return self.planned(parts, self.source.checked)
+        contest = PlanContest(
+            self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
+        )
+        return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
+
+    def _replanned(self, parts: Partition, steps: Trace) -> Partition:
+        """The greedy partition after recorded steps; as it is where another version's are refused."""
+        try:
+            return extended(parts, steps)
+        except ScheduleError as error:
+            _LOG.warning("ignoring a graph trace that is refused here: %s", error)
+            return parts
+
+    # ---- traces and kernels
 
     def _choices(self, parts: Partition, measuring: bool) -> dict[str, Choice]:
         """A checked kernel for every task that has one."""
         tasks = list(parts.tasks.values())
         choices = self._tuned(tasks) if measuring else {}
         rest = [t for t in tasks if t.key not in choices]
-        known = {t.key: self._known_traces(t) for t in rest}
-        choices |= self._built(rest, known)
+        choices |= self.source.built(rest)
         if not measuring:
             choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
-        failed = self._check([t for t in rest if t.key in choices], choices)
+        failed = self.source.failing([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
@@ -298,44 +280,24 @@ class Driver:
         if not found:
             return parts
         kernels = {key: choice.kernel for a in found.values() for key, choice in a.parts.items()}
-        self.outcome.parts = apply(parts, {key: a.name for key, a in found.items()}, kernels)
+        self.outcome.parts = apply(extended(parts, steps(parts, found)), kernels)
         return self.outcome.parts
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
-        tasks = list(parts.tasks.values())
-        built = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
-        return worthwhile(parts, built, self.target, MIN_PREDICTED_SPEEDUP)
-
-    def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
-        """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
-        choices = self._first_built(tasks, known)
-        rest = [t for t in tasks if t.key not in choices]
-        return choices | self._first_built(rest, {t.key: self._default_traces(t) for t in rest})
-
-    def _first_built(self, tasks: Sequence[Task], traces: Mapping[str, list[Trace]]) -> dict[str, Choice]:
-        choices: dict[str, Choice] = {}
-        for attempt in range(max((len(t) for t in traces.values()), default=0)):
-            wanted = [
-                (t.key, t.workload.func, traces[t.key][attempt])
-                for t in tasks
-                if t.key not in choices and attempt < len(traces[t.key])
-            ]
-            for (key, trace), kernel in build_all(wanted, self.target).items():
-                if isinstance(kernel, Exception):
-                    _LOG.info("no kernel for workload %s: %s", key, kernel)
-                else:
-                    choices[key] = Choice(trace, kernel)
-        return choices
+        return worthwhile(parts, self.source.built(list(parts.tasks.values())), self.target, MIN_PREDICTED_SPEEDUP)
 
     def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Choices that were measured; empty where the budget allows nothing."""
         if search_budget(self.options).empty:
             return {}
         data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
-        items = [(t, self.task_key(t), data[t.key]) for t in tasks]
+        items = [(t, self.source.task_key(t), data[t.key]) for t in tasks]
+        budget = search_budget(self.options)
+        if budget.seconds is not None:
+            budget = replace(budget, seconds=max(budget.seconds - self.outcome.seconds.get("plan", 0.0), 0.0))
         result = self._timed(
-            "kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database)
+            "kernels: tuning", lambda: tune(items, self.target, self.options, budget, shared_runner(), self.database)
         )
         self.outcome.search = result
         choices: dict[str, Choice] = {}
@@ -344,44 +306,6 @@ class Driver:
                 choices[task.key] = Choice(found.candidate.trace, found.kernel)
                 self.outcome.latencies[task.key] = found.latency_s
         return choices
-
-    def _known_traces(self, task: Task) -> list[Trace]:
-        """Traces of the database, fastest first."""
-        found: list[Trace] = []
-        for text, _ in self.database.best_traces(self.task_key(task), 3):
-            try:
-                found.append(trace_from_json(text))
-            except ScheduleError as error:
-                _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
-        return found
-
-    def _default_traces(self, task: Task) -> list[Trace]:
-        """The traces that the cost model prefers without data, the best first."""
-        func = task.workload.func
-        found = predicted_choices(func, self.target)
-        if box_points(func) > SMALL_POINTS:
-            found = [c for c in found if c.sketch != "plain"]
-        return [c.trace for c in found]
-
-    def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
-        """Run kernels in the worker against the reference; the keys of those that failed."""
-        if not tasks:
-            return set()
-        data = task_references(tasks, self.options.seed)
-        failed: set[str] = set()
-        for task in tasks:
-            if not self._passes(shared_runner(), task, choices[task.key], data[task.key]):
-                failed.add(task.key)
-        return failed
-
-    def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
-        result = runner.measure(data, [measure_request(choice.kernel, data)], CHECK)[0]
-        if not result.ok:
-            # Only failures are kept: the single sample of a check would be ranked with real timings.
-            trace = trace_to_json(choice.trace)
-            self.database.add_result(self.task_key(task), trace, result, CHECK, seed=self.options.seed)
-            _LOG.warning("kernel for workload %s failed its check (%s): %s", task.key, result.status, result.error)
-        return result.ok
 
     # ---- the whole
 
@@ -413,7 +337,8 @@ class Driver:
         outcome = self.outcome
         assert outcome.parts is not None
         outcome.formulations = {}
-        outcome.parts = replace(outcome.parts, formulated={})
+        kept = tuple(step for step in outcome.parts.trace if step.primitive != "formulate")
+        outcome.parts = partition(outcome.parts.start, kept)
         self._assemble(outcome.parts)
         assert outcome.graph is not None
         return outcome.graph

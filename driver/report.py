@@ -10,7 +10,8 @@ from typing import Any
 from ..costmodel.bounds import bound_seconds
 from ..ir.graph import Graph
 from ..ir.target import Target
-from .pipeline import Outcome
+from ..passes.graph_trace import value_of
+from .outcome import Outcome
 from .planning import Task
 
 _LABEL_OPS = 6
@@ -60,6 +61,7 @@ class Report:
         speedup: time of `jax.jit` divided by ours in the deciding comparison.
         coverage: share of `jax.jit`'s time that own kernels replace, as far as it was measured.
         error: worst error of an output in units of what the accuracy contract allows.
+        plan: what was grouped or cut otherwise than by default, in words.
         seconds: time spent in each step; `step: part` is contained in `step`.
         regions: distinct workloads, the most expensive first.
     """
@@ -71,6 +73,7 @@ class Report:
     speedup: float | None
     coverage: float | None
     error: float | None
+    plan: tuple[str, ...]
     seconds: Mapping[str, float]
     regions: tuple[RegionRow, ...]
 
@@ -91,6 +94,8 @@ class Report:
             lines.append(f"  own kernels replace {self.coverage:.1%} of jax.jit's time")
         if self.error is not None:
             lines.append(f"  worst error: {self.error:.0%} of what the accuracy contract allows")
+        if self.plan:
+            lines.append(f"  plan: {', '.join(self.plan)}")
         spent = ", ".join(f"{step} {s:.2f} s" for step, s in self.seconds.items())
         total = sum(s for step, s in self.seconds.items() if ":" not in step)
         lines.append(f"  compiled in {total:.1f} s ({spent})")
@@ -129,6 +134,7 @@ def make_report(name: str, outcome: Outcome, limits: Target | None) -> Report:
         ratio,
         _coverage(outcome) if native else 0.0,
         max(errors, default=None),
+        _plan(outcome) if native else (),
         dict(outcome.seconds),
         rows,
     )
@@ -162,8 +168,7 @@ def _row(task: Task, outcome: Outcome, total: float, limits: Target | None) -> R
 
 def _schedule(task: Task, outcome: Outcome) -> str:
     own = " ".join(map(str, outcome.choices[task.key].trace))
-    formulated = outcome.formulations.get(task.key)
-    name = formulated.name if formulated else outcome.recalled.formulations.get(task.key) if outcome.recalled else None
+    name = outcome.parts.formulations.get(task.key) if outcome.parts is not None else None
     return f"{name}, and where that is not valid {own}" if name else own
 
 
@@ -173,6 +178,18 @@ def _holds(region: Graph) -> str:
     shape = "x".join(map(str, region.output_types[0].shape))
     more = f" and {len(names) - _LABEL_OPS} more" if len(names) > _LABEL_OPS else ""
     return f"{' '.join(names[:_LABEL_OPS])}{more} -> {shape}"
+
+
+def _plan(outcome: Outcome) -> tuple[str, ...]:
+    """The steps of the graph trace, with how often, by the operations whose results they name."""
+    if outcome.parts is None:
+        return ()
+    graph, found = outcome.parts.graph, Counter[str]()
+    for step in outcome.parts.trace:
+        if step.primitive != "formulate":  # said with the schedules
+            ops = (graph.producer(value_of(str(name))) for name in (step.target, *step.args))
+            found[f"{step.primitive} at {' '.join(op.opcode for op in ops if op is not None)}"] += 1
+    return tuple(f"{n} times {text}" if n > 1 else text for text, n in found.items())
 
 
 def _coverage(outcome: Outcome) -> float | None:

@@ -83,13 +83,8 @@ MUTANTS = (
         "guarded or len(where) > 2 or",
         ("tests/passes/test_collapse.py",),
     ),
-    Mutant(
-        "passes/fusion.py",
-        "if self._escaping(members) != 1 or not",
-        "if self._escaping(members) > 2 or not",
-        ("tests/passes/test_fusion.py",),
-    ),
-    Mutant("passes/fusion.py", "if producers & reached:", "if producers > reached:", ("tests/passes/test_fusion.py",)),
+    Mutant("passes/regions.py", "return count == 1", "return count <= 2", ("tests/passes/test_fusion.py",)),
+    Mutant("passes/regions.py", "if producers & reached:", "if producers > reached:", ("tests/passes/test_fusion.py",)),
     Mutant(
         "passes/segments.py",
         "if needs[n] <= done",
@@ -194,7 +189,7 @@ MUTANTS = (
         WINOGRAD,
     ),
     # conditional stages
-    Mutant("driver/planning.py", "condition=(valid, False))", "condition=(valid, True))", FORMULATIONS),
+    Mutant("driver/assembly.py", "condition=(valid, False))", "condition=(valid, True))", FORMULATIONS),
     Mutant(
         "backends/llvm/runtime_stages.py", "%tested = sub i64 %condition, 1", "%tested = sub i64 %condition, 0", RUNTIME
     ),

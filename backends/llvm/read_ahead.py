@@ -78,8 +78,3 @@ def step(b: Builder, place: str) -> None:
     following = b.gep("i8", line, LINE_BYTES)
     more = b.effect(f"icmp ult ptr {following}, %last")
     b.emit(f"store ptr {b.effect(f'select i1 {more}, ptr {following}, ptr %last')}, ptr {place}")
-
-
-def fetch(b: Builder, line: str) -> None:
-    """Ask for a line in the second-level cache."""
-    b.call("llvm.prefetch.p0", "void", (("ptr", line), ("i32", "0"), ("i32", str(_SECOND_LEVEL)), ("i32", "1")))
