@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..costmodel.anatomy import dissect
 from ..costmodel.banded import banded_seconds
+from ..ir.affine import Range
 from ..ir.loop import Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
@@ -97,6 +98,24 @@ class _Form:
     def tile_axis(self, stage: Stage) -> Iter:
         """The iterator whose values are the rows of a stage's register tiles."""
         return stage.axes[-2]
+
+    def read_along(self, axis: int) -> dict[str, int]:
+        """How many places along an axis later stages read of what each stage writes, by the buffer's name.
+
+        Windows that move by more than one place may leave some at the end that nothing reads.
+        """
+        parts, last = self.chain.parts, self.last
+        found: dict[str, Range] = {last.root.write.buffer: (0, last.axes[axis].extent - 1)}
+        for stage in reversed(self.chain.stages):
+            for block in stage.members:
+                ranges = {it.name: (0, it.extent - 1) for it in block.iters}
+                ranges[stage.axes[axis].name] = found[stage.root.write.buffer]
+                for read in (r for r in reads(block.value) if r.buffer in self.chain.stored):
+                    low, high = read.index[axis].bounds(ranges)
+                    most = parts.found[read.buffer].shape[axis] - 1
+                    known = found.get(read.buffer, (most, 0))
+                    found[read.buffer] = (min(known[0], max(low, 0)), max(known[1], min(high, most)))
+        return {name: high - low + 1 for name, (low, high) in found.items()}
 
     # ---- what may be decided
 
@@ -224,7 +243,7 @@ class _Builder:
 
     def _tiled(self, stage: Stage, size: tuple[int, int], chunk: int) -> None:
         """A stage as register tiles of its root, all of its own temporaries inside."""
-        inner, tile = self._tiles(stage, stage.root.name, size, chunk)
+        inner, positions = self._tiles(stage, stage.root.name, size, chunk)
         for name in reversed(stage.locals):
             self._do("compute_at", name, inner)
         for name in stage.locals:
@@ -232,21 +251,27 @@ class _Builder:
         for block in stage.members:
             self._do("vectorize", block.name, stage.axes[-1].name)
         looped = self._reduced(stage, size)
-        self.cuts += cut_edges(stage.update, [(tile, size[0])], stage.root.name, set(), looped)
+        tile = self.form.tile_axis(stage)
+        self.cuts += cut_edges(stage.update, [(tile, positions)], stage.root.name, set(), looped)
 
-    def _tiles(self, stage: Stage, block: str, size: tuple[int, int], chunk: int) -> tuple[str, Iter]:
-        """Loops over register tiles around a Block; the innermost one, and the iterator of its positions."""
+    def _tiles(self, stage: Stage, block: str, size: tuple[int, int], chunk: int) -> tuple[str, int]:
+        """Loops over register tiles around a Block; the innermost one, and how many positions a tile has."""
         form, channel, tile = self.form, stage.axes[-1], self.form.tile_axis(stage)
-        channels = chunk if chunk and stage is not form.last else channel.extent
+        written = stage.root.write.buffer
+        channels = chunk if chunk and stage is not form.last else form.read_along(-1)[written]
+        positions = form.read_along(-2)[written]
+        if stage.axes[form.axis] is tile:
+            positions = min(positions, int(self.decisions["rows"]))
         for it in stage.axes[: form.axis] if block != form.last.root.name else ():
             self._split(block, it, 1)
         width = min(size[1] * form.lanes, channels)
-        if channels < channel.extent:  # a chunk is whole vectors, and so are the tiles that it is cut into
+        if chunk and stage is not form.last:  # a chunk is whole vectors, and so are the tiles that it is cut into
             width = max(n for n in range(form.lanes, width + 1, form.lanes) if channels % n == 0)
         self._split(block, channel, width)
         if stage.axes[form.axis] is not tile:
             self._split(block, stage.axes[form.axis], 1)
-        return self._split(block, tile, size[0]), tile
+        positions = min(size[0], positions)
+        return self._split(block, tile, positions), positions
 
     def _reduced(self, stage: Stage, size: tuple[int, int]) -> list[Iter]:
         """Loops over what a stage reduces; the iterators that became loops."""

@@ -152,6 +152,7 @@ def test_random_chains(name, request):
             counts.update(check(sample(case, special), TARGETS[name], seed))
 
     run()
+    print(counts)
     assert counts["bands"] > 5 and counts.total() > 4 * counts["refused"], counts
 
 
