@@ -27,7 +27,8 @@ from .backends.jax_call import call, prune
 from .database.store import Database
 from .driver.lowered import Lowered, lower
 from .driver.options import Options, make_options
-from .driver.pipeline import Driver, Outcome, host, measured_host
+from .driver.outcome import Outcome
+from .driver.pipeline import Driver, host, measured_host
 from .driver.report import Report, make_report
 from .frontends.avals import type_of
 from .frontends.jaxpr import to_graph

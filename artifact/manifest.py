@@ -61,7 +61,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 MemberName = Annotated[
     str,
     Field(
-        pattern=r"^(graph\.txt|program\.export|constants/[0-9a-f]{32}\.bin|objects/tw_[0-9a-f]{24}\.o"
+        pattern=r"^(graph\.txt|partition\.json|program\.export|constants/[0-9a-f]{32}\.bin|objects/tw_[0-9a-f]{24}\.o"
         r"|objects/(handler|entry)\.o|traces/[0-9a-f]{16,64}\.json)$"
     ),
 ]
@@ -277,7 +277,7 @@ class Manifest(_Model):
         wanted |= {f"constants/{digest}.bin" for digest in self.constants}
         wanted |= {f"objects/{symbol}.o" for symbol in self.kernels}
         wanted |= {"objects/handler.o", "objects/entry.o"} if self.calls else set()
-        listed = {name for name in self.members if not name.startswith("traces/")}
+        listed = {name for name in self.members if not name.startswith("traces/") and name != "partition.json"}
         if listed != wanted:
             raise ValueError(f"members: the list and the contents differ in {_few(listed ^ wanted)}")
         used = {digest for call in self.calls for digest in call.constants} | set(self.parameters)

@@ -29,11 +29,13 @@ from ..ir.graph import Constant, Graph
 from ..ir.graph_text import canonical, print_graph
 from ..ir.plan import ExecPlan, PlanError, Repeat, Slot, Stage, slot_text
 from ..passes.packing import pack_array
+from ..passes.schedule import Trace, trace_to_json
 from .archive import Archive
 from .errors import ArtifactError
 from .manifest import KernelEntry, NativeCall, Parameter, RepeatEntry, StageEntry, numpy_dtype, type_of_text
 
 GRAPH = "graph.txt"
+STEPS = "partition.json"
 EXPORTED = "program.export"
 _HANDLER = "objects/handler.o"
 _ENTRY = "objects/entry.o"
@@ -54,15 +56,16 @@ class StoredProgram:
 
 
 def describe_program(
-    graph: Graph, running: Graph, natives: Sequence[NativePlan], traces: Mapping[str, str]
+    graph: Graph, running: Graph, natives: Sequence[NativePlan], traces: Mapping[str, str], steps: Trace
 ) -> StoredProgram:
     """A program as data.
 
     Args:
-        graph: the program in plain operations.
+        graph: the program in plain operations, with the constants of its native calls.
         running: the same with native calls.
         natives: these calls; the sources of their constants are values of `graph`.
         traces: schedules of their kernels as JSON, by task key.
+        steps: the graph trace that cuts the program into their regions.
     """
     text = print_graph(canonical(graph))
     parameters = _parameters(running)
@@ -74,6 +77,8 @@ def describe_program(
     members |= {f"constants/{digest}.bin": np.ascontiguousarray(c.value).tobytes() for digest, c in constants.items()}
     members |= {f"objects/{symbol}.o": kernel.object_code for symbol, kernel in kernels.items()}
     members |= {f"traces/{key}.json": trace.encode() for key, trace in traces.items()}
+    if steps:
+        members[STEPS] = trace_to_json(steps).encode()
     if natives:
         members |= {_HANDLER: runtime_code().handler, _ENTRY: runtime_code().entry}
     return StoredProgram(

@@ -22,7 +22,7 @@ from .archive import Archive, one_line
 from .environment import Environment
 from .errors import ArtifactError
 from .manifest import numpy_dtype, type_of_text
-from .program import GRAPH, stored_constants
+from .program import GRAPH, STEPS, stored_constants
 
 
 def rebuilt_program(archive: Archive, why: str, here: Environment, database: Any) -> tuple[ClosedJaxpr, str]:
@@ -46,9 +46,10 @@ def rebuilt_program(archive: Archive, why: str, here: Environment, database: Any
     if not manifest.calls:
         return plain, f"plain JAX: {manifest.reason}"
     traces = _traces(archive)
+    steps = _trace(archive, STEPS) if STEPS in manifest.members else ()
     options = make_options(None, 0, database, "cpu", 0, False)
     driver = Driver(options, options.open_database(), here.target)
-    outcome = driver.rebuild(graph, traces, manifest.machine.fingerprint == here.target.fingerprint)
+    outcome = driver.rebuild(graph, steps, traces, manifest.machine.fingerprint == here.target.fingerprint)
     if outcome.graph is None:
         return plain, f"plain JAX: {why}; {one_line(outcome.reason)}"
     count = f"{len(outcome.choices)} of {len(traces)} kernels built and checked here"
@@ -90,8 +91,13 @@ def _traces(archive: Archive) -> dict[str, Trace]:
     found: dict[str, Trace] = {}
     for name in archive.manifest.members:
         if name.startswith("traces/"):
-            try:
-                found[name.removeprefix("traces/").removesuffix(".json")] = trace_from_json(archive.text(name))
-            except (ValueError, RecursionError) as error:
-                raise ArtifactError(f"{name} is not valid ({one_line(error)}); save the function again") from None
+            found[name.removeprefix("traces/").removesuffix(".json")] = _trace(archive, name)
     return found
+
+
+def _trace(archive: Archive, name: str) -> Trace:
+    """A trace of the file."""
+    try:
+        return trace_from_json(archive.text(name))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{name} is not valid ({one_line(error)}); save the function again") from None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jax._src import source_info_util  # where an equation stands in the user's code is exported by no public module
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from ..driver.pipeline import Outcome
+from ..driver.outcome import Outcome
 from ..frontends.avals import UnsupportedProgram, type_of
 from ..frontends.jaxpr import to_graph
 from ..ir.graph import Graph, Op
@@ -113,11 +113,13 @@ def write_function(
         ArtifactError: the types of its arguments or results can't be stored, or the file can't be written.
     """
     if outcome.graph is None or outcome.parts is None:
-        program = describe_program(graph, graph, (), {})
+        program = describe_program(graph, graph, (), {}, ())
         reason = outcome.reason[:_MAX_REASON] or "no part of the function has kernels"
     else:
         traces = {key: trace_to_json(choice.trace) for key, choice in outcome.choices.items()}
-        program = describe_program(outcome.parts.graph, outcome.graph, outcome.natives, traces)
+        parts = outcome.parts
+        plain = replace(parts.start, constants=parts.graph.constants)
+        program = describe_program(plain, outcome.graph, outcome.natives, traces, parts.trace)
         reason = ""
     here = environment()
     target = here.target

@@ -17,11 +17,12 @@ from ..ir.graph_edit import subgraph
 from ..ir.measure import MeasureData, TaskKey
 from ..ir.target import Target
 from ..ir.text import digest, print_ir
-from ..passes.fusion import group, sink_views
+from ..passes.fusion import greedy
 from ..passes.lower import Workload, lower
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION
+from ..passes.sink_views import sink_views
 from ..search.contest import TuneTask
 
 
@@ -86,7 +87,7 @@ def make_task(case: Case, target: Target, seed: int = 0) -> TuneTask:
     constants = [jnp.asarray(rng.standard_normal(shape), np.float32) for shape in case.constants]
     closed = jax.make_jaxpr(lambda *operands: case.fn(*operands, *constants))(*args)
     graph = sink_views(PassManager(GRAPH_PASSES).run(to_graph(closed)))
-    regions = [r for r in group(graph, SUPPORTED) if r.kind not in ("alias", "view")]
+    regions = [r for r in greedy(graph, SUPPORTED) if r.kind not in ("alias", "view")]
     if len(regions) != 1:
         raise ValueError(f"expected one region, found {len(regions)}")
     region = subgraph(graph, regions[0].members)

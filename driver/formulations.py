@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +21,11 @@ from ..ir.measure import MeasureData, TimingProtocol
 from ..ir.target import Target
 from ..ir.text import digest
 from ..passes.formulation import Formulation, Part, Value
+from ..passes.formulations import FORMULATIONS
+from ..passes.graph_trace import value_name
 from ..passes.packing import unpacked_shape
 from ..passes.promote import promote
-from ..passes.schedule import Trace
-from ..passes.winograd import SIZES, winograd
+from ..passes.schedule import Step, Trace
 from ..search.predict import predicted_choices
 from .kernels import build_all
 from .planning import Choice, Formulated, Partition, Task
@@ -33,11 +33,6 @@ from .references import Reference, references, run_graphs, tolerance
 from .verification import measure_request
 
 _LOG = logging.getLogger(__name__)
-
-FORMULATIONS: Mapping[str, Callable[[Graph], Formulation | None]] = {
-    f"winograd{size}": functools.partial(winograd, results=size) for size in sorted(SIZES, reverse=True)
-}
-"""Ways to compute a region beside its own kernel, the preferred ones first; each is None where it does not apply."""
 
 _GAIN = 1.25
 """How many times as fast as the region's own kernel a formulation has to be, measured or predicted."""
@@ -134,21 +129,30 @@ def predict(formulation: Formulation, traces: Sequence[Trace], target: Target) -
     return total
 
 
-def apply(parts: Partition, names: Mapping[str, str], kernels: Mapping[str, Kernel]) -> Partition:
-    """The partition with formulations for regions of some tasks.
+def steps(parts: Partition, chosen: Mapping[str, Alternative]) -> Trace:
+    """The graph steps that formulate the regions of some tasks.
 
     Args:
         parts: the partition.
-        names: formulations by task key.
+        chosen: by task key.
+    """
+    results = [(parts.graph.ops[region.members[-1]].results, key) for region, key in parts.regions]
+    return tuple(Step("formulate", value_name(r[0]), (chosen[key].name,)) for r, key in results if key in chosen)
+
+
+def apply(parts: Partition, kernels: Mapping[str, Kernel]) -> Partition:
+    """The partition with kernels for the formulations of its regions.
+
+    Args:
+        parts: the partition.
         kernels: by digest of their workloads; a region that would need another one keeps its own kernel.
     """
     graph = parts.graph
     constants: dict[int, Constant] = {}
     formulated: dict[tuple[int, ...], Formulated] = {}
     fresh = graph.fresh()
-    for region, key in parts.regions:
-        make = FORMULATIONS.get(names.get(key, ""))
-        formulation = make(subgraph(graph, region.members)) if make is not None else None
+    for region, _ in parts.regions:
+        formulation = _formulation(subgraph(graph, region.members), region.formulation)
         if formulation is None:
             continue
         keys = [digest(part.func) for part in formulation.parts]
@@ -159,23 +163,32 @@ def apply(parts: Partition, names: Mapping[str, str], kernels: Mapping[str, Kern
             numbers[name], fresh = fresh, fresh + 1
             constants[numbers[name]] = Constant(array, formulation.constants[name])
         formulated[region.members] = Formulated(formulation, tuple(kernels[k] for k in keys), numbers)
-    extended = Graph(graph.inputs, {**graph.constants, **constants}, graph.ops, graph.outputs)
-    return replace(parts, graph=extended, formulated=formulated)
+    whole = Graph(graph.inputs, {**graph.constants, **constants}, graph.ops, graph.outputs)
+    return replace(parts, grouping=replace(parts.grouping, graph=whole), formulated=formulated)
 
 
-def part_kernels(
-    tasks: Mapping[str, Task], names: Mapping[str, str], traces: Mapping[str, Trace], target: Target
-) -> dict[str, Kernel]:
-    """The kernels of recorded formulations, by digest of their workloads."""
+def part_kernels(parts: Partition, traces: Mapping[str, Trace], target: Target) -> dict[str, Kernel]:
+    """The kernels of a partition's formulations, by digest of their workloads.
+
+    Args:
+        parts: the partition.
+        traces: recorded schedules, by digest of the workload.
+        target: the CPU.
+    """
     wanted: dict[str, tuple[str, LoopFunc, Trace]] = {}
-    for key, name in names.items():
-        formulation = FORMULATIONS[name](tasks[key].region) if key in tasks and name in FORMULATIONS else None
+    for key, name in parts.formulations.items():
+        formulation = _formulation(parts.tasks[key].region, name)
         for part in formulation.parts if formulation is not None else ():
             workload = digest(part.func)
             if workload in traces:
                 wanted[workload] = (workload, part.func, traces[workload])
     built = build_all(wanted.values(), target)
     return {key: kernel for (key, _), kernel in built.items() if isinstance(kernel, Kernel)}
+
+
+def _formulation(region: Graph, name: str) -> Formulation | None:
+    """A formulation of a region; None without a name."""
+    return FORMULATIONS[name](region) if name else None
 
 
 def _traces(formulation: Formulation, target: Target) -> list[Trace] | None:

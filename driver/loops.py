@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from ..ir.graph import Graph, GraphBuilder, Op
 from ..ir.plan import MAX_EXECUTIONS, Repeat, Window
 from ..ir.scan import Scan, scan_of
-from ..passes.fusion import Region
 from ..passes.lower import ALIASES
+from ..passes.regions import Region
 from ..passes.segments import ordered
 from .program import KernelCall, Place, Program
 

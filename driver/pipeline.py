@@ -12,7 +12,6 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backends.llvm.kernel import Kernel
@@ -32,13 +31,13 @@ from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from ..search.predict import predicted_choices
-from ..search.tune import TuneResult
 from .baselines import region_seconds, rest_seconds
-from .formulations import Alternative, Checks, apply, choose, part_kernels
-from .gate import Comparison, OutputError, Run, check_accuracy, compare_speed, runnable
+from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
+from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
-from .planning import Choice, NativePlan, Partition, Task, assemble, partition
+from .outcome import Outcome
+from .planning import Choice, Partition, Task, assemble, extended, partition
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
@@ -78,43 +77,6 @@ def shared_runner() -> WorkerRunner:
     runner = WorkerRunner()
     atexit.register(runner.close)
     return runner
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one function for one set of shapes.
-
-    Args:
-        graph: the program to run, or None for the original.
-        reason: why the original runs, or empty.
-        parts: the graph as it was cut, if it came that far.
-        choices: schedules by task key.
-        formulations: by task key, for tasks that another formulation computes.
-        natives: the native calls.
-        accuracy: errors of the outputs, where they were checked.
-        comparison: the deciding comparison with `jax.jit`, where there was one.
-        recalled: the verdict of an earlier process, where it was taken.
-        latencies: measured seconds of our kernels by task key.
-        baseline_s: measured seconds of XLA's code for the regions by task key.
-        rest_s: seconds of what is left to XLA beside the native calls, if it was measured.
-        search: what tuning did, where it ran.
-        seconds: time of each step.
-    """
-
-    graph: Graph | None = None
-    reason: str = ""
-    parts: Partition | None = None
-    choices: dict[str, Choice] = field(default_factory=dict)
-    formulations: dict[str, Alternative] = field(default_factory=dict)
-    natives: list[NativePlan] = field(default_factory=list)
-    accuracy: list[OutputError] = field(default_factory=list)
-    comparison: Comparison | None = None
-    recalled: Verdict | None = None
-    latencies: dict[str, float] = field(default_factory=dict)
-    baseline_s: dict[str, float] = field(default_factory=dict)
-    rest_s: float | None = None
-    search: TuneResult | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Driver:
@@ -171,17 +133,18 @@ class Driver:
                 self._remember(key)
         return outcome
 
-    def rebuild(self, graph: Graph, traces: Mapping[str, Trace], measured: bool) -> Outcome:
+    def rebuild(self, graph: Graph, steps: Trace, traces: Mapping[str, Trace], measured: bool) -> Outcome:
         """Build a program whose schedules were chosen before, and check its kernels here.
 
         Args:
-            graph: the program as it was cut into regions, `Partition.graph`.
+            graph: the program as it was cut into regions, `Partition.start`.
+            steps: how it was cut, `Partition.trace`; formulated regions get their own kernels.
             traces: schedules by task key; other tasks stay XLA's.
             measured: whether the schedules won on such a machine; else the kernels have to be predicted to gain.
         """
         outcome = self.outcome
         try:
-            parts = outcome.parts = partition(graph)
+            parts = outcome.parts = partition(graph, steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
             choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
@@ -221,11 +184,15 @@ class Driver:
         if verdict.chosen == "xla":
             self._original("an earlier comparison was not won against jax.jit")
             return True
-        wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in parts.tasks.items() if k in verdict.traces]
+        try:
+            planned = extended(parts, verdict.steps)
+        except ScheduleError as error:
+            _LOG.warning("ignoring a verdict whose graph trace is refused here: %s", error)
+            return False
+        wanted = [(k, t.workload.func, verdict.traces[k]) for k, t in planned.tasks.items() if k in verdict.traces]
         built = build_all(wanted, self.target)
         self.outcome.choices = {k: Choice(t, b) for (k, t), b in built.items() if not isinstance(b, Exception)}
-        kernels = part_kernels(parts.tasks, verdict.formulations, verdict.traces, self.target)
-        self.outcome.parts = apply(parts, verdict.formulations, kernels)
+        self.outcome.parts = apply(planned, part_kernels(planned, verdict.traces, self.target))
         self._assemble(self.outcome.parts)
         if plans_digest(self.outcome.natives) == verdict.verified:
             self.outcome.recalled = verdict
@@ -239,21 +206,15 @@ class Driver:
         ratio = outcome.comparison.speedup if outcome.comparison is not None else None
         native = outcome.graph is not None
         traces = {k: c.trace for k, c in outcome.choices.items()} if native else {}
-        chosen = outcome.formulations if native else {}
-        traces |= {k: c.trace for a in chosen.values() for k, c in a.parts.items()}
+        if native:
+            traces |= {k: c.trace for a in outcome.formulations.values() for k, c in a.parts.items()}
         verified = plans_digest(outcome.natives) if native else ""
         budget = search_budget(self.options)
         if outcome.search is not None and outcome.search.stopped == "interrupted":
             budget = SearchBudget(seconds=outcome.search.elapsed_s)
-        verdict = Verdict(
-            "native" if native else "xla",
-            self.options.effort,
-            budget,
-            traces,
-            ratio,
-            verified,
-            {k: a.name for k, a in chosen.items()},
-        )
+        steps = outcome.parts.trace if native and outcome.parts is not None else ()
+        chosen = "native" if native else "xla"
+        verdict = Verdict(chosen, self.options.effort, budget, traces, ratio, verified, steps)
         store_verdict(self.database, key, self.target, verdict)
 
     # ---- traces and kernels
@@ -298,7 +259,7 @@ class Driver:
         if not found:
             return parts
         kernels = {key: choice.kernel for a in found.values() for key, choice in a.parts.items()}
-        self.outcome.parts = apply(parts, {key: a.name for key, a in found.items()}, kernels)
+        self.outcome.parts = apply(extended(parts, steps(parts, found)), kernels)
         return self.outcome.parts
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
@@ -413,7 +374,8 @@ class Driver:
         outcome = self.outcome
         assert outcome.parts is not None
         outcome.formulations = {}
-        outcome.parts = replace(outcome.parts, formulated={})
+        kept = tuple(step for step in outcome.parts.trace if step.primitive != "formulate")
+        outcome.parts = partition(outcome.parts.start, kept)
         self._assemble(outcome.parts)
         assert outcome.graph is not None
         return outcome.graph

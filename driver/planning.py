@@ -13,16 +13,20 @@ from ..backends.llvm.vecmath import SUPPORTED
 from ..backends.xla import PLAN
 from ..ir.graph import Graph, Op
 from ..ir.graph_edit import replace_region, subgraph
+from ..ir.graph_text import canonical
 from ..ir.loop import Buffer
 from ..ir.plan import ExecPlan
 from ..ir.target import Target
 from ..ir.text import digest
 from ..passes.formulation import Formulation, Value
-from ..passes.fusion import Region, group, sink_views
+from ..passes.fusion import greedy
+from ..passes.graph_trace import Grouping, replay_graph
 from ..passes.lower import LoweringError, Workload, lower
 from ..passes.packing import pack_array
+from ..passes.regions import Region
 from ..passes.schedule import Trace
 from ..passes.segments import Segment, segments
+from ..passes.sink_views import sink_views
 from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
 from ..search.contest import chunk_count
@@ -79,20 +83,29 @@ class Partition:
     """A graph cut into regions.
 
     Args:
-        graph: the graph, views sunk into their readers.
+        grouping: the graph, views sunk into their readers, and what kernels are to compute.
         regions: regions that kernels could compute, with the key of their task (empty for aliases).
         workloads: the workload of each region that has a task, by the region's members.
         tasks: distinct workloads by key, those in the bodies of loops included.
         loops: by operation, loops that can run inside a native call.
+        start: the graph before the graph trace.
+        trace: the graph trace that led from the greedy regions to these.
         formulated: regions that are computed by a formulation where that is valid, by their members; none in loops.
     """
 
-    graph: Graph
+    grouping: Grouping
     regions: tuple[tuple[Region, str], ...]
     workloads: Mapping[tuple[int, ...], Workload]
     tasks: Mapping[str, Task]
     loops: Mapping[int, Loop]
+    start: Graph
+    trace: Trace = ()
     formulated: Mapping[tuple[int, ...], Formulated] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph."""
+        return self.grouping.graph
 
     def native(self, region: Region, known: Collection[str]) -> bool:
         """Whether a region needs no other kernels than those of known tasks."""
@@ -100,38 +113,108 @@ class Partition:
             return self.loops[region.members[0]].parts.tasks.keys() <= set(known)
         return region.kind == "alias" or self.task(region) in known
 
+    @property
+    def formulations(self) -> dict[str, str]:
+        """Names of the formulations of regions, by task key."""
+        return {key: region.formulation for region, key in self.regions if region.formulation}
+
     def task(self, region: Region) -> str:
         """Key of the task of a region; empty where it has none."""
         return next(key for known, key in self.regions if known.members == region.members)
 
 
-def partition(graph: Graph) -> Partition:
-    """Cut a simplified graph into regions and lower them; what has no loops stays XLA's."""
-    graph = sink_views(split_reductions(ungroup(graph)))
+def partition(graph: Graph, trace: Trace = ()) -> Partition:
+    """Cut a simplified graph into regions and lower them; what has no loops stays XLA's.
+
+    Args:
+        graph: the graph.
+        trace: a graph trace over the greedy regions.
+
+    Raises:
+        ReplayError: a step was refused.
+    """
+    prepared = canonical(_prepared(graph))
+    parts = _lowered(_greedy(prepared), prepared)
+    return extended(parts, trace) if trace else parts
+
+
+def extended(parts: Partition, steps: Trace) -> Partition:
+    """A partition after further steps; only regions that these change are lowered.
+
+    Args:
+        parts: the partition.
+        steps: of its graph trace.
+
+    Raises:
+        ReplayError: a step was refused.
+    """
+    found = _lowered(replay_graph(parts.grouping, steps), parts.start, parts)
+    return replace(found, trace=(*parts.trace, *steps))
+
+
+def _prepared(graph: Graph) -> Graph:
+    return sink_views(split_reductions(ungroup(graph)))
+
+
+def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -> Partition:
+    """The regions of a graph as workloads; those of a known partition of it are not lowered again."""
+    graph = grouping.graph
     regions: list[tuple[Region, str]] = []
     workloads: dict[tuple[int, ...], Workload] = {}
     tasks: dict[str, Task] = {}
-    for region in _grouped(graph):
+    done = _known_tasks(known)
+    for region in grouping.regions:
         if region.kind == "alias":
             regions.append((region, ""))
             continue
-        inner = subgraph(graph, region.members)
-        try:
-            workload = lower(inner, region.kind)
-        except LoweringError:
+        task = done.get(grouping.values(region)) or _task(graph, region)
+        if task is None:
             continue
-        key = digest(workload.func)
-        regions.append((region, key))
-        workloads[region.members] = workload
-        _count(tasks, Task(key, workload, inner, 1, region.kind))
-    found = ((index, native_loop(graph, op, partition)) for index, op in enumerate(graph.ops))
-    loops = {index: loop for index, loop in found if loop is not None}
+        regions.append((region, task.key))
+        workloads[region.members] = task.workload
+        _count(tasks, task)
+    loops = _loops(graph, known)
     for index, loop in loops.items():
-        regions.append((Region((index,), "loop", ()), ""))
+        regions.append((Region((index,), "loop"), ""))
         for task in loop.parts.tasks.values():
             _count(tasks, replace(task, count=task.count * loop.scan.length))
     regions.sort(key=lambda item: item[0].members[-1])
-    return Partition(graph, tuple(regions), workloads, tasks, loops)
+    return Partition(grouping, tuple(regions), workloads, tasks, loops, start)
+
+
+def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
+    """Each region's own task, by the values that the region computes."""
+    if known is None:
+        return {}
+    return {
+        known.grouping.values(region): replace(known.tasks[key], workload=known.workloads[region.members], count=1)
+        for region, key in known.regions
+        if key
+    }
+
+
+def _task(graph: Graph, region: Region) -> Task | None:
+    """A region as a task; None if it has no loops."""
+    inner = subgraph(graph, region.members)
+    try:
+        workload = lower(inner, region.kind)
+    except LoweringError:
+        return None
+    return Task(digest(workload.func), workload, inner, 1, region.kind)
+
+
+def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
+    """By operation, the loops that can run inside a native call."""
+    if known is not None:
+        return {graph.producers[known.graph.ops[index].results[0]]: loop for index, loop in known.loops.items()}
+    found = ((index, native_loop(graph, op, _body)) for index, op in enumerate(graph.ops))
+    return {index: loop for index, loop in found if loop is not None}
+
+
+def _body(graph: Graph) -> Partition:
+    """The greedy partition of a loop's body, whose values keep their numbers."""
+    body = _prepared(graph)
+    return _lowered(_greedy(body), body)
 
 
 def _count(tasks: dict[str, Task], task: Task) -> None:
@@ -140,12 +223,12 @@ def _count(tasks: dict[str, Task], task: Task) -> None:
     tasks[task.key] = task if known is None else replace(known, count=known.count + task.count)
 
 
-def _grouped(graph: Graph) -> tuple[Region, ...]:
-    """Regions, those taken apart again whose rows would have to be stored all the same."""
-    regions = group(graph, SUPPORTED)
+def _greedy(graph: Graph) -> Grouping:
+    """Greedy regions, those taken apart again whose rows would have to be stored all the same."""
+    regions = greedy(graph, SUPPORTED)
     refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
     apart = [graph.ops[m].result for r in refused for m in r.members]
-    return group(graph, SUPPORTED, apart) if apart else regions
+    return Grouping(graph, greedy(graph, SUPPORTED, apart) if apart else regions)
 
 
 def _streams(graph: Graph, region: Region) -> bool:

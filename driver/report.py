@@ -10,7 +10,7 @@ from typing import Any
 from ..costmodel.bounds import bound_seconds
 from ..ir.graph import Graph
 from ..ir.target import Target
-from .pipeline import Outcome
+from .outcome import Outcome
 from .planning import Task
 
 _LABEL_OPS = 6
@@ -162,8 +162,7 @@ def _row(task: Task, outcome: Outcome, total: float, limits: Target | None) -> R
 
 def _schedule(task: Task, outcome: Outcome) -> str:
     own = " ".join(map(str, outcome.choices[task.key].trace))
-    formulated = outcome.formulations.get(task.key)
-    name = formulated.name if formulated else outcome.recalled.formulations.get(task.key) if outcome.recalled else None
+    name = outcome.parts.formulations.get(task.key) if outcome.parts is not None else None
     return f"{name}, and where that is not valid {own}" if name else own
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..database.record import PlanRecord
 from ..database.store import Database, library_versions, now
@@ -51,7 +51,8 @@ class _Partition(BaseModel):
     seconds: float | None = None
     trials: int | None = None
     traces: dict[str, str]
-    formulations: dict[str, str] = {}
+    steps: str = "[]"
+    formulations: Annotated[dict[str, str], Field(max_length=0)] = {}  # written by earlier versions, void with any
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Verdict:
         traces: by task key.
         ratio: time of `jax.jit` divided by ours, if it was timed.
         verified: digest of the native calls that were checked.
-        formulations: names of formulations, by task key; the traces of their kernels are among ``traces``.
+        steps: the graph trace; the schedules of its formulations' kernels are among ``traces``.
     """
 
     chosen: Literal["native", "xla"]
@@ -74,7 +75,7 @@ class Verdict:
     traces: Mapping[str, Trace]
     ratio: float | None
     verified: str
-    formulations: Mapping[str, str] = field(default_factory=dict)
+    steps: Trace = ()
 
     def covers(self, effort: int, budget: SearchBudget) -> bool:
         """Whether it was reached with at least this effort and these limits, where both had a limit of the kind."""
@@ -94,12 +95,11 @@ def load_verdict(database: Database, key: str, target: Target) -> Verdict | None
     try:
         partition = _Partition.model_validate_json(record.partition)
         traces = {k: trace_from_json(text) for k, text in partition.traces.items()}
+        steps = trace_from_json(partition.steps)
     except (ValidationError, ScheduleError):
         return None
     budget = SearchBudget(partition.seconds, partition.trials)
-    return Verdict(
-        record.chosen, partition.effort, budget, traces, record.ratio, record.verified_digest, partition.formulations
-    )
+    return Verdict(record.chosen, partition.effort, budget, traces, record.ratio, record.verified_digest, steps)
 
 
 def store_verdict(database: Database, key: str, target: Target, verdict: Verdict) -> None:
@@ -111,7 +111,7 @@ def store_verdict(database: Database, key: str, target: Target, verdict: Verdict
         seconds=limits.seconds,
         trials=limits.trials,
         traces=traces,
-        formulations=dict(verdict.formulations),
+        steps=trace_to_json(verdict.steps),
     )
     database.add(
         PlanRecord(
@@ -122,7 +122,7 @@ def store_verdict(database: Database, key: str, target: Target, verdict: Verdict
             created_at=now(),
             graph_digest=key,
             chosen=verdict.chosen,
-            partition=partition.model_dump_json(),
+            partition=partition.model_dump_json(exclude={"formulations"}),
             ratio=verdict.ratio,
             verified_digest=verdict.verified if verdict.chosen == "native" else "",
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir.graph import Graph
-from .fusion import Region
+from .regions import Region
 
 _CIRCLE = "expected regions that do not depend on each other in a circle"
 

@@ -76,13 +76,8 @@ MUTANTS = (
         "guarded or len(where) > 2 or",
         ("tests/passes/test_collapse.py",),
     ),
-    Mutant(
-        "passes/fusion.py",
-        "if self._escaping(members) != 1 or not",
-        "if self._escaping(members) > 2 or not",
-        ("tests/passes/test_fusion.py",),
-    ),
-    Mutant("passes/fusion.py", "if producers & reached:", "if producers > reached:", ("tests/passes/test_fusion.py",)),
+    Mutant("passes/regions.py", "return count == 1", "return count <= 2", ("tests/passes/test_fusion.py",)),
+    Mutant("passes/regions.py", "if producers & reached:", "if producers > reached:", ("tests/passes/test_fusion.py",)),
     Mutant(
         "passes/segments.py",
         "if needs[n] <= done",

@@ -12,10 +12,12 @@ import tilewright
 from tilewright.driver import formulations, pipeline
 from tilewright.driver.gate import OutputError
 from tilewright.driver.pipeline import host
-from tilewright.driver.planning import partition
+from tilewright.driver.planning import extended, partition
 from tilewright.frontends.jaxpr import to_graph
+from tilewright.passes.graph_trace import value_name
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
+from tilewright.passes.schedule import Step
 
 
 @pytest.fixture
@@ -81,12 +83,14 @@ def test_times_are_measured_where_that_is_allowed(eager):
     assert_close(compiled(image()), jax.jit(block)(image()))
 
 
-def test_names_that_nobody_knows_are_left_out():
+def test_formulations_without_kernels_are_left_out():
     graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(block)(image())))
     parts = partition(graph)
-    assert formulations.part_kernels(parts.tasks, dict.fromkeys(parts.tasks, "other"), {}, host()) == {}
-    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "other"), {}).formulated == {}
-    assert formulations.apply(parts, dict.fromkeys(parts.tasks, "winograd2"), {}).formulated == {}
+    results = [value_name(parts.grouping.result(region)) for region, key in parts.regions if key]
+    parts = extended(parts, tuple(Step("formulate", result, ("winograd2",)) for result in results))
+    assert set(parts.formulations.values()) == {"winograd2"}
+    assert formulations.part_kernels(parts, {}, host()) == {}
+    assert formulations.apply(parts, {}).formulated == {}
 
 
 def test_a_formulation_has_to_be_accurate(eager, monkeypatch):

@@ -14,7 +14,8 @@ import pytest
 
 import tilewright
 from tilewright import compiler
-from tilewright.driver.pipeline import Driver, Outcome
+from tilewright.driver.outcome import Outcome
+from tilewright.driver.pipeline import Driver
 from tilewright.ir.graph import Graph
 
 

@@ -18,7 +18,8 @@ from tilewright.database.store import Database
 from tilewright.driver import pipeline
 from tilewright.driver.gate import check_accuracy, runnable
 from tilewright.driver.options import make_options
-from tilewright.driver.pipeline import Driver, Outcome, host
+from tilewright.driver.outcome import Outcome
+from tilewright.driver.pipeline import Driver, host
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.plan import ExecPlan
 

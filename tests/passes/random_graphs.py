@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,11 @@ from jax import lax
 
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
+from tilewright.ir.graph_edit import region_boundary, subgraph
+from tilewright.ir.interp import interpret
+from tilewright.passes.lower import LoweringError, lower
+from tilewright.passes.numpy_eval import evaluate
+from tilewright.passes.regions import Region
 
 SUPPORTED = dict.fromkeys(
     ("add", "mul", "sub", "max", "neg", "tanh", "exp", "select_n", "gt", "convert_element_type"), ("float32", "bool")
@@ -73,3 +78,61 @@ def depends(graph: Graph) -> list[set[int]]:
         direct = {graph.producers[v] for v in op.operands if v in graph.producers}
         reached.append(direct.union(*(reached[p] for p in direct)))
     return reached
+
+
+def check_regions(graph: Graph, regions: Sequence[Region]) -> None:
+    """Regions share nothing, are convex and have one result each."""
+    members = [m for r in regions for m in r.members]
+    assert len(members) == len(set(members))
+    reached = depends(graph)
+    for region in regions:
+        inside = set(region.members)
+        assert list(region.members) == sorted(inside)
+        _, results = region_boundary(graph, region.members)
+        assert len(results) == 1
+        for between in set(range(len(graph.ops))) - inside:
+            assert not (reached[between] & inside and any(between in reached[m] for m in inside))
+
+
+def run_regions(graph: Graph, regions: Sequence[Region], args: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+    """Values of a graph, those of regions as their workloads compute them."""
+    ends = {r.members[-1]: r for r in regions}
+    inside = {m for r in regions for m in r.members}
+    known = dict(zip(graph.inputs, args, strict=True))
+    known.update((v, np.asarray(c.value)) for v, c in graph.constants.items())
+    pending = [index for index in range(len(graph.ops)) if index in ends or index not in inside]
+    while pending:
+        for index in pending:
+            region = ends.get(index)
+            needed = region_boundary(graph, region.members)[0] if region else graph.ops[index].operands
+            if all(v in known for v in needed):
+                known.update(_region(graph, region.members, known) if region else _foreign(graph, index, known))
+                pending.remove(index)
+                break
+        else:
+            raise AssertionError("regions wait for each other")
+    return known
+
+
+def _region(graph: Graph, members: tuple[int, ...], known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    try:
+        work = lower(subgraph(graph, members))
+    except LoweringError:
+        found: dict[int, np.ndarray] = dict(known)
+        for member in members:
+            found.update(_foreign(graph, member, found))
+        return found
+    values = (*work.inputs, *work.constants)
+    arrays = [np.array(known[v].reshape(b.shape)) for v, b in zip(values, work.func.inputs, strict=True)]
+    outputs = interpret(work.func, arrays)
+    return {v: o.reshape(graph.types[v].shape) for v, o in zip(work.outputs, outputs, strict=True)}
+
+
+def _foreign(graph: Graph, index: int, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    op = graph.ops[index]
+    operands = [known[v] for v in op.operands]
+    if op.opcode in ("sin", "tanh", "exp"):
+        return {op.result: getattr(np, op.opcode)(*operands)}
+    found = evaluate(op, operands)
+    assert found is not None, op.opcode
+    return {op.result: found}

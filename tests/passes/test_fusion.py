@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_graphs import SUPPORTED, depends, random_function, random_graph
+from random_graphs import SUPPORTED, check_regions, random_function, random_graph, run_regions
 
 from tilewright.backends.llvm.vecmath import SUPPORTED as EMITTED
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
-from tilewright.ir.graph_edit import region_boundary, subgraph
-from tilewright.ir.interp import interpret
-from tilewright.passes.fusion import group, sink_views
-from tilewright.passes.lower import LoweringError, lower
-from tilewright.passes.numpy_eval import evaluate
+from tilewright.passes.fusion import greedy
+from tilewright.passes.sink_views import sink_views
 
 
 def _graph(fn, *shapes) -> Graph:
@@ -23,31 +20,22 @@ def _graph(fn, *shapes) -> Graph:
 
 
 def _opcodes(graph: Graph) -> list[set[str]]:
-    return [{graph.ops[m].opcode for m in r.members} for r in group(graph, SUPPORTED)]
+    return [{graph.ops[m].opcode for m in r.members} for r in greedy(graph, SUPPORTED)]
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_regions_are_convex_disjoint_and_have_one_result(seed):
     graph = sink_views(random_graph(np.random.default_rng(seed), 25, foreign=0.2))
-    regions = group(graph, SUPPORTED)
+    regions = greedy(graph, SUPPORTED)
     members = [m for r in regions for m in r.members]
-    assert len(members) == len(set(members))
     assert {graph.ops[m].opcode for m in members} & {"sin"} == set()
-    reached = depends(graph)
-    for region in regions:
-        inside = set(region.members)
-        assert list(region.members) == sorted(inside)
-        _, results = region_boundary(graph, region.members)
-        assert len(results) == 1
-        for between in range(len(graph.ops)):
-            if between not in inside:
-                assert not (reached[between] & inside and any(between in reached[m] for m in inside))
+    check_regions(graph, regions)
 
 
 def _kinds(fn, *args) -> list[str]:
     with jax.enable_x64(True):
         graph = to_graph(jax.make_jaxpr(fn)(*args))
-    return [r.kind for r in group(graph, EMITTED)]
+    return [r.kind for r in greedy(graph, EMITTED)]
 
 
 def test_element_types_decide_what_a_region_holds():
@@ -68,52 +56,9 @@ def test_workloads_of_regions_compute_what_jax_does(seed):
     fn = random_function(rng, 12, 0.15)
     args = [rng.standard_normal((6, 8)).astype(np.float32) for _ in range(2)]
     graph = sink_views(to_graph(jax.make_jaxpr(fn)(*args)))
-    regions = {r.members[-1]: r for r in group(graph, SUPPORTED)}
-    inside = {m for r in regions.values() for m in r.members}
-    known = {
-        **dict(zip(graph.inputs, args, strict=True)),
-        **{v: np.asarray(c.value) for v, c in graph.constants.items()},
-    }
-    pending = list(range(len(graph.ops)))
-    while pending:
-        for index in pending:
-            if index in inside and index not in regions:
-                pending.remove(index)
-                break
-            region = regions.get(index)
-            needed = region_boundary(graph, region.members)[0] if region else graph.ops[index].operands
-            if all(v in known for v in needed):
-                known.update(_region(graph, region.members, known) if region else _foreign(graph, index, known))
-                pending.remove(index)
-                break
-        else:
-            raise AssertionError("regions wait for each other")
+    known = run_regions(graph, greedy(graph, SUPPORTED), args)
     for value, want in zip(graph.outputs, jax.tree.leaves(jax.jit(fn)(*args)), strict=True):
         np.testing.assert_allclose(known[value], want, rtol=1e-4, atol=1e-4)
-
-
-def _region(graph: Graph, members: tuple[int, ...], known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    try:
-        work = lower(subgraph(graph, members))
-    except LoweringError:
-        found: dict[int, np.ndarray] = dict(known)
-        for member in members:
-            found.update(_foreign(graph, member, found))
-        return found
-    values = (*work.inputs, *work.constants)
-    arrays = [np.array(known[v].reshape(b.shape)) for v, b in zip(values, work.func.inputs, strict=True)]
-    outputs = interpret(work.func, arrays)
-    return {v: o.reshape(graph.types[v].shape) for v, o in zip(work.outputs, outputs, strict=True)}
-
-
-def _foreign(graph: Graph, index: int, known: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    op = graph.ops[index]
-    operands = [known[v] for v in op.operands]
-    if op.opcode in ("sin", "tanh", "exp"):
-        return {op.result: getattr(np, op.opcode)(*operands)}
-    found = evaluate(op, operands)
-    assert found is not None, op.opcode
-    return {op.result: found}
 
 
 # ---- what joins what
@@ -126,7 +71,7 @@ def test_bias_and_activation_join_the_contraction():
 
 def test_softmax_is_one_region():
     graph = _graph(lambda x: jnp.exp(x - x.max(-1, keepdims=True)) * 2, (4, 9))
-    (region,) = group(graph, SUPPORTED)
+    (region,) = greedy(graph, SUPPORTED)
     assert region.kind == "rows"
     assert (region.full, region.kept) == ((4, 9), (0,))
 

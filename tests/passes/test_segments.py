@@ -9,7 +9,8 @@ import pytest
 from random_graphs import SUPPORTED, depends, random_graph
 
 from tilewright.frontends.jaxpr import to_graph
-from tilewright.passes.fusion import Region, group
+from tilewright.passes.fusion import greedy
+from tilewright.passes.regions import Region
 from tilewright.passes.segments import segments
 
 
@@ -17,7 +18,7 @@ from tilewright.passes.segments import segments
 def test_segments_hold_all_regions_and_can_run_in_order(seed):
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, 24, foreign=0.25)
-    regions = group(graph, SUPPORTED)
+    regions = greedy(graph, SUPPORTED)
     native = [r for r in regions if r.kind != "view"]
     found = segments(graph, native)
     inside = [m for s in found for m in s.members]
@@ -44,8 +45,8 @@ def test_segments_hold_all_regions_and_can_run_in_order(seed):
 
 def test_regions_without_xla_between_them_share_one_call():
     graph = random_graph(np.random.default_rng(1), 20, foreign=0.0)
-    native = [r for r in group(graph, SUPPORTED) if r.kind != "view"]
-    views = [r for r in group(graph, SUPPORTED) if r.kind == "view"]
+    native = [r for r in greedy(graph, SUPPORTED) if r.kind != "view"]
+    views = [r for r in greedy(graph, SUPPORTED) if r.kind == "view"]
     if not views:
         assert len(segments(graph, native)) == 1
 

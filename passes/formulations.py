@@ -1,0 +1,15 @@
+"""The ways to compute a region beside its own kernel, by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+from ..ir.graph import Graph
+from .formulation import Formulation
+from .winograd import SIZES, winograd
+
+FORMULATIONS: Mapping[str, Callable[[Graph], Formulation | None]] = {
+    f"winograd{size}": functools.partial(winograd, results=size) for size in sorted(SIZES, reverse=True)
+}
+"""Each makes a formulation of a region, or None where it does not apply; the preferred ones first."""
