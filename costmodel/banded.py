@@ -23,9 +23,11 @@ _STORE_CYCLES = 1.5
 _ADDING_CYCLES = 6.0
 """Per vector, to add the sum of a chunk to those before it: from the cache and back."""
 _L2_BYTES_PER_CYCLE = 48.0
-_L3_BYTES_PER_CYCLE = 20.0
+_L3_BYTES_PER_CYCLE = 12.0
 _EXPOSED = 0.3
 """Share of the time for moving data that arithmetic does not hide."""
+_LATE = 0.15
+"""Share of a band for which a thread waits at the end for another one that started late."""
 _L1_SHARE = 0.7
 _L2_SHARE = 0.7
 _DISPATCH_S = 1.5e-6
@@ -65,7 +67,8 @@ def banded_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     if nest is None:
         return None
     band = _cycles(work, nest, nest.band, target) + _EXPOSED * _moved(work, nest, nest.band, target)
-    return _DISPATCH_S + math.ceil(nest.bands / target.threads) * band / _hertz(target)
+    late = _LATE if target.threads > 1 else 0.0
+    return _DISPATCH_S + (math.ceil(nest.bands / target.threads) + late) * band / _hertz(target)
 
 
 def apart_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float | None:

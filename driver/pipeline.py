@@ -32,6 +32,7 @@ from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from ..search.predict import predicted_choices
 from .baselines import region_seconds, rest_seconds
+from .chains import merge
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
@@ -93,6 +94,7 @@ class Driver:
         self.database = database
         self.target = target
         self.outcome = Outcome()
+        self._apart: tuple[Partition, dict[str, Choice], dict[str, float]] | None = None
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -124,6 +126,7 @@ class Driver:
         if not outcome.choices:
             return self._original("no part of the function has kernels")
         outcome.formulations = self._timed("formulations", lambda: self._alternatives(parts, measuring))
+        parts = self._timed("chains", lambda: self._merged(parts, measuring))
         self._assemble(self._formulated(parts))
         if examples is not None and not any(op.effects for op in graph.ops):
             native = outcome.graph
@@ -236,6 +239,25 @@ class Driver:
         failed = self._check([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
+    def _merged(self, parts: Partition, measuring: bool) -> Partition:
+        """The partition with neighbours merged that are faster as one kernel."""
+        found = self.outcome
+        checks = self._checks(measuring and bool(found.latencies))
+        mergers = merge(parts, found.choices, frozenset(found.formulations), checks)
+        if not mergers.steps:
+            return parts
+        self._apart = (parts, found.choices, found.latencies)
+        found.parts = extended(parts, mergers.steps)
+        found.choices = {k: c for k, c in {**found.choices, **mergers.choices}.items() if k in found.parts.tasks}
+        if measuring:
+            found.latencies = {k: s for k, s in {**found.latencies, **mergers.latencies}.items() if k in found.choices}
+        return found.parts
+
+    def _checks(self, measuring: bool) -> Checks:
+        """How alternatives are checked and timed."""
+        timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
+        return Checks(self.target, shared_runner, self.options.seed, timing, measuring)
+
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
         """Formulations that are to replace the kernels of tasks."""
         found = self.outcome
@@ -245,10 +267,8 @@ class Driver:
         own = {
             t.key: float(predict_native(t.workload.func, [found.choices[t.key].trace], self.target)[0]) for t in tasks
         }
-        timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
         tasks = [t for t in tasks if not measuring or t.key in timed]
-        checks = Checks(self.target, shared_runner, self.options.seed, timing, measuring)
-        chosen = choose(tasks, own | timed, checks)
+        chosen = choose(tasks, own | timed, self._checks(measuring))
         if measuring:
             found.latencies |= {key: a.seconds for key, a in chosen.items()}
         return chosen
@@ -356,6 +376,12 @@ class Driver:
             outcome.accuracy = check_accuracy(ours, baseline, original, examples)
         if self._inaccurate() or self.options.effort == 0:
             return
+        apart = self._timed("check: chains", lambda: self._without_mergers(ours, examples))
+        if apart is not None:
+            native, ours = apart, runnable(apart)
+            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+            if self._inaccurate():
+                return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
         better = self._without_losers(ours, examples)
         if better is not None:
@@ -379,6 +405,21 @@ class Driver:
         self._assemble(outcome.parts)
         assert outcome.graph is not None
         return outcome.graph
+
+    def _without_mergers(self, ours: Run, examples: Sequence[Any]) -> Graph | None:
+        """The program whose regions are apart, if it is as fast: within a plan they may gain more than alone."""
+        if self._apart is None:
+            return None
+        outcome = self.outcome
+        merged = (outcome.parts, outcome.choices, outcome.latencies, outcome.graph, outcome.natives)
+        parts, outcome.choices, outcome.latencies = self._apart
+        outcome.parts = parts
+        self._assemble(self._formulated(parts))
+        assert outcome.graph is not None
+        if compare_speed(ours, runnable(outcome.graph), examples, GATE_SECONDS / 3).speedup < 1.0:
+            return outcome.graph
+        outcome.parts, outcome.choices, outcome.latencies, outcome.graph, outcome.natives = merged
+        return None
 
     def _inaccurate(self) -> bool:
         if all(e.holds for e in self.outcome.accuracy):

@@ -167,7 +167,7 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
         if region.kind == "alias":
             regions.append((region, ""))
             continue
-        task = done.get(grouping.values(region)) or _task(graph, region)
+        task = done.get(grouping.values(region)) or region_task(graph, region)
         if task is None:
             continue
         regions.append((region, task.key))
@@ -193,7 +193,7 @@ def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
     }
 
 
-def _task(graph: Graph, region: Region) -> Task | None:
+def region_task(graph: Graph, region: Region) -> Task | None:
     """A region as a task; None if it has no loops."""
     inner = subgraph(graph, region.members)
     try:
