@@ -24,7 +24,7 @@ from ..backends.llvm.ffi import RuntimeCode, plan_target, register_plan, runtime
 from ..backends.llvm.kernel import Kernel
 from ..backends.llvm.link import LinkError
 from ..backends.xla import emit
-from ..driver.planning import NativePlan
+from ..driver.assembly import NativePlan
 from ..ir.graph import Constant, Graph
 from ..ir.graph_text import canonical, print_graph
 from ..ir.plan import ExecPlan, PlanError, Repeat, Slot, Stage, slot_text

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.runner import WorkerRunner
+from ..driver.assembly import assemble
 from ..driver.gate import check_accuracy, runnable
 from ..driver.kernels import build_kernel
-from ..driver.planning import Choice, Partition, assemble, partition
+from ..driver.planning import Choice, Partition, partition
 from ..driver.verification import measure_request, task_references
 from ..frontends.jaxpr import to_graph
 from ..ir.graph import Graph

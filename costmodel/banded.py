@@ -1,4 +1,4 @@
-"""Predicted seconds of chains of stages that are computed band by band, and of the same stages one after the other.
+"""Predicted seconds of chains of stages that are computed band by band.
 
 The features describe one reduction and its loops. A chain has several, each with a register tile of its own; what a
 band costs is the sum of its stages for as many rows as each has to compute, and what is moved between them.
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import WorkloadAnatomy
+from .anatomy import Access, WorkloadAnatomy
 
 _FMA_PER_CYCLE = 2.0
 _LOADS_PER_CYCLE = 2.0
@@ -66,22 +66,9 @@ def banded_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     nest = _nest(work, trace)
     if nest is None:
         return None
-    band = _cycles(work, nest, nest.band, target) + _EXPOSED * _moved(work, nest, nest.band, target)
+    band = _cycles(work, nest, target) + _EXPOSED * _moved(work, nest, target)
     late = _LATE if target.threads > 1 else 0.0
     return _DISPATCH_S + (math.ceil(nest.bands / target.threads) + late) * band / _hertz(target)
-
-
-def apart_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float | None:
-    """Seconds of the same stages with the same register tiles, each of them as a kernel of its own.
-
-    Args and returns are those of `banded_seconds`.
-    """
-    nest = _nest(work, trace)
-    if nest is None:
-        return None
-    whole = _Nest({}, None, nest.tiles, 1)
-    cycles = _cycles(work, whole, {}, target) + _EXPOSED * _moved(work, whole, {}, target, target.threads)
-    return len(nest.tiles) * _DISPATCH_S + cycles / target.threads / _hertz(target)
 
 
 def _hertz(target: Target) -> float:
@@ -94,41 +81,43 @@ def _hertz(target: Target) -> float:
 def _nest(work: WorkloadAnatomy, trace: Trace) -> _Nest | None:
     root = work.names[work.root]
     placed = {s.target: str(s.args[0]) for s in trace if s.primitive == "compute_at"}
-    hosts = {loop.rsplit(".", 1)[0] for loop in placed.values()}
-    inner = [h for h in hosts if h in work.names and h != root]
-    if not inner or any(s.primitive == "stream" for s in trace):
+    hosts = {loop.rsplit(".", 1)[0] for loop in placed.values()} & set(work.names) - {root}
+    if not hosts or any(s.primitive == "stream" for s in trace):
         return None
-    splits = {name: [(str(s.args[0]), int(s.args[1])) for s in trace if _splits(s, name)] for name in work.names}
     around = next(n for n, s in enumerate(trace) if s.primitive == "compute_at")
-    band = {_column(work, root, str(s.args[0])): int(s.args[1]) for s in trace[:around] if _splits(s, root)}
-    chunk = None
+    band = _sizes(work, root, trace[:around])
+    if not band:
+        return None
     reducing = [n for n in range(len(work.names)) if work.reduced[n].any()]
-    last = work.names[reducing[-1]]
-    if any(s.primitive == "accumulate" and s.target == last for s in trace) and splits[last]:
-        iterator, size = splits[last][0]
-        chunk = (_column(work, last, iterator), size)
     tiles: dict[int, dict[int, int]] = {}
     for number in reducing:
-        own = work.names[number]
-        sizes = [
-            *splits.get(_host(work, number, placed) or "", ()),
-            *splits[own],
-        ]  # of a tile, each Block names it alike
-        tiles[number] = {_column(work, own, i): n for i, n in sizes}
+        own, host = work.names[number], _host(work, number, placed)
+        # The Blocks of a tile have the same names for its iterators.
+        sizes = {} if host is None else _sizes(work, own, trace, host)
+        tiles[number] = sizes | _sizes(work, own, trace)
     bands = math.prod(-(-int(work.extents[c]) // n) for c, n in band.items())
     stored = next(a for a in work.accesses if a.block == work.root and a.writes)
     axis = int(np.flatnonzero(stored.strides[:, list(band)[-1]])[0])
-    return _Nest(band, chunk, tiles, bands, axis)
+    return _Nest(band, _chunk(work, trace, work.names[reducing[-1]]), tiles, bands, axis)
+
+
+def _sizes(work: WorkloadAnatomy, block: str, trace: Trace, split: str = "") -> dict[int, int]:
+    """Sizes of the tiles that a Block's iterators are split into, by column; ``split`` is another Block with them."""
+    found = [(work.column(block, str(s.args[0])), int(s.args[1])) for s in trace if _splits(s, split or block)]
+    return {column: size for column, size in found if column is not None}
+
+
+def _chunk(work: WorkloadAnatomy, trace: Trace, last: str) -> tuple[int, int] | None:
+    """What the last reduction adds up part by part: along it, other stages are computed in its loop."""
+    first = next((s for s in trace if _splits(s, last)), None)
+    placed = {s.args for s in trace if s.primitive == "compute_at"}
+    inside = first is not None and (f"{last}.{first.args[0]}",) in placed
+    column = work.column(last, str(first.args[0])) if first is not None and inside else None
+    return None if first is None or column is None else (column, int(first.args[1]))
 
 
 def _splits(step: Step, block: str) -> bool:
     return step.primitive == "split" and step.target == block
-
-
-def _column(work: WorkloadAnatomy, block: str, iterator: str) -> int:
-    found = work.column(block, iterator)
-    assert found is not None
-    return found
 
 
 def _host(work: WorkloadAnatomy, number: int, placed: dict[str, str]) -> str | None:
@@ -140,7 +129,7 @@ def _host(work: WorkloadAnatomy, number: int, placed: dict[str, str]) -> str | N
 # ---- what a band covers
 
 
-def _spans(work: WorkloadAnatomy, nest: _Nest, band: dict[int, int]) -> list[np.ndarray]:
+def _spans(work: WorkloadAnatomy, nest: _Nest) -> list[np.ndarray]:
     """How many values of each column every Block covers in one band, or one chunk of it."""
     spans = [np.where(work.members[n], work.extents, 1).astype(float) for n in range(len(work.names))]
     needed: dict[str, np.ndarray] = {}
@@ -153,7 +142,7 @@ def _spans(work: WorkloadAnatomy, nest: _Nest, band: dict[int, int]) -> list[np.
                     columns = np.flatnonzero(access.strides[axis])
                     if len(columns) == 1:
                         span[columns[0]] = min(span[columns[0]], size)
-        for column, size in band.items():
+        for column, size in nest.band.items():
             if known is None and work.members[number][column]:
                 span[column] = min(span[column], size)
         if nest.chunk is not None and number == max(nest.tiles):
@@ -161,8 +150,7 @@ def _spans(work: WorkloadAnatomy, nest: _Nest, band: dict[int, int]) -> list[np.
         for access in work.accesses:
             if access.block == number and access.private and not access.writes:
                 size = np.minimum(1.0 + access.strides @ (span - 1.0), access.shape)
-                if band:
-                    size[nest.axis] = _average(size[nest.axis], access.shape[nest.axis], nest, work)
+                size[nest.axis] = _average(size[nest.axis], access.shape[nest.axis], nest, work)
                 needed[access.buffer] = np.maximum(needed.get(access.buffer, 0.0), size)
     return spans
 
@@ -177,10 +165,10 @@ def _average(rows: float, extent: float, nest: _Nest, work: WorkloadAnatomy) -> 
 # ---- what that costs
 
 
-def _cycles(work: WorkloadAnatomy, nest: _Nest, band: dict[int, int], target: Target) -> float:
+def _cycles(work: WorkloadAnatomy, nest: _Nest, target: Target) -> float:
     """Cycles of one thread to compute a band."""
     lanes = target.vector_bits // 32
-    spans = _spans(work, nest, band)
+    spans = _spans(work, nest)
     chunks = 1 if nest.chunk is None else -(-int(work.extents[nest.chunk[0]]) // nest.chunk[1])
     last = max(nest.tiles)
     total = 0.0
@@ -237,31 +225,36 @@ def _by_channel(work: WorkloadAnatomy, number: int, vector: int) -> bool:
     return vector >= 0 and all(a.strides[:, vector].any() for a in found)
 
 
-def _moved(work: WorkloadAnatomy, nest: _Nest, band: dict[int, int], target: Target, threads: int = 1) -> float:
-    """Cycles to write and read what lies between stages, as far as the first-level cache does not hold it.
-
-    Args:
-        work: the workload.
-        nest: its schedule.
-        band: what one execution covers.
-        target: the CPU.
-        threads: among which one execution is shared.
-    """
-    spans = _spans(work, nest, band)
-    sizes: dict[str, float] = {}
+def _moved(work: WorkloadAnatomy, nest: _Nest, target: Target) -> float:
+    """Cycles to write and read what lies between the stages of a band, and to read its rows of the input anew."""
+    spans = _spans(work, nest)
+    between: dict[str, float] = {}
+    read: dict[str, float] = {}
     for access in work.accesses:
-        if (
-            access.private
-            and access.writes
-            and access.block not in nest.tiles
-            and not _starts(work, nest, access.block)
-        ):
-            sizes[access.buffer] = float(np.prod(np.maximum(spans[access.block], 1.0))) * access.itemsize
+        reduces = access.block in nest.tiles
+        size = _touched(access, spans[access.block])
+        if access.private and access.writes and not reduces and not _starts(work, nest, access.block):
+            between[access.buffer] = size
+        if not access.private and not access.writes and reduces and _varies(work, nest, access):
+            read[access.buffer] = size
     chunks = 1 if nest.chunk is None else -(-int(work.extents[nest.chunk[0]]) // nest.chunk[1])
-    held, moved = sum(sizes.values()) / threads, 2.0 * chunks * sum(sizes.values())
+    held, written = sum(between.values()), 2.0 * chunks * sum(between.values())
+    total = chunks * sum(read.values()) / _L3_BYTES_PER_CYCLE
     if held > target.l2_bytes * _L2_SHARE:
-        return moved / _L3_BYTES_PER_CYCLE
-    return moved / _L2_BYTES_PER_CYCLE if held > target.l1_bytes * _L1_SHARE else 0.0
+        return total + written / _L3_BYTES_PER_CYCLE
+    return total + (written / _L2_BYTES_PER_CYCLE if held > target.l1_bytes * _L1_SHARE else 0.0)
+
+
+def _touched(access: Access, span: np.ndarray) -> float:
+    """Bytes of a buffer that an access touches over a box."""
+    elements = np.minimum(1.0 + access.strides @ (np.maximum(span, 1.0) - 1.0), access.shape)
+    return float(np.prod(elements)) * access.itemsize
+
+
+def _varies(work: WorkloadAnatomy, nest: _Nest, access: Access) -> bool:
+    """Whether bands read different parts of a buffer: weights are the same for all."""
+    whole = np.where(work.members[access.block], work.extents, 1).astype(float)
+    return _touched(access, whole) > _touched(access, _spans(work, nest)[access.block])
 
 
 def _starts(work: WorkloadAnatomy, nest: _Nest, number: int) -> bool:

@@ -28,6 +28,7 @@ from ..passes.promote import promote
 from ..passes.schedule import Step, Trace
 from ..search.predict import predicted_choices
 from .kernels import build_all
+from .loop_costs import BARRIER_SECONDS
 from .planning import Choice, Formulated, Partition, Task
 from .references import Reference, references, run_graphs, tolerance
 from .verification import measure_request
@@ -42,8 +43,6 @@ _ACCURACY = 0.75
 """Share of the error that the contract allows which a formulation may make on random arguments."""
 _STREAMING = 0.5
 """Share of the memory's bandwidth that constants are taken to be read with, beside what else runs."""
-_STAGE_SECONDS = 1.5e-6
-"""What a barrier between two kernels costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def predict(formulation: Formulation, traces: Sequence[Trace], target: Target) -
     """Seconds of a formulation's kernels; constants are taken to come from memory, as those of a network do."""
     total = 0.0
     for part, trace in zip(formulation.parts, traces, strict=True):
-        total += _STAGE_SECONDS
+        total += BARRIER_SECONDS
         if any(isinstance(s, For) for s in walk(part.func.body)):
             total += predict_tiled(part.func, target)
             continue
@@ -227,7 +226,7 @@ def _checked(
         if not result.ok:
             _LOG.warning("formulation %s, %s: %s %s", formulation.name, part.func.name, result.status, result.error)
             return None
-        total += result.median_s + _STAGE_SECONDS
+        total += result.median_s + BARRIER_SECONDS
     return total
 
 

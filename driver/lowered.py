@@ -18,8 +18,9 @@ from ..passes.legalize import legalize
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import Trace, replay
+from .assembly import assemble
 from .pipeline import Driver
-from .planning import Partition, assemble, partition
+from .planning import Partition, partition
 from .time_tiles import tile_time
 
 TRACED = "traced"
@@ -189,7 +190,7 @@ def lower(graph: Graph, driver: Driver) -> Lowered:
     """
     stages = [(TRACED, graph)]
     PassManager(GRAPH_PASSES, after=lambda step, result: stages.append((step.name, result))).run(graph)
-    parts = partition(tile_time(stages[-1][1], driver.target))
+    parts = driver.planned(partition(tile_time(stages[-1][1], driver.target)))
     choices = driver.built_choices(parts)
     workloads = tuple(
         LoweredWorkload(

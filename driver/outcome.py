@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
 from ..search.tune import TuneResult
+from .assembly import NativePlan
 from .formulations import Alternative
 from .gate import Comparison, OutputError
-from .planning import Choice, NativePlan, Partition
+from .planning import Choice, Partition
 from .verdicts import Verdict
 
 

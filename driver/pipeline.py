@@ -12,12 +12,12 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.measure.machine import measure_limits
 from ..backends.measure.runner import WorkerRunner
-from ..costmodel.bounds import box_points
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
@@ -30,15 +30,17 @@ from ..passes.pipeline import GRAPH_PASSES
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
-from ..search.predict import predicted_choices
+from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
-from .chains import merge
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernels import BACKEND, build_all
 from .options import Options
 from .outcome import Outcome
-from .planning import Choice, Partition, Task, assemble, extended, partition
+from .plan_contest import PlanContest
+from .planning import Choice, Partition, Task, extended, partition
+from .plans import improved, predicted_faster
+from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
@@ -54,10 +56,10 @@ MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 WORTHWHILE_SECONDS = 10e-6
 """A function that XLA is predicted to run in less time is left alone."""
+PLAN_SHARE = 0.2
+"""Part of the time for tuning that comparing plans may take before it."""
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
-SMALL_POINTS = 1 << 14
-"""A workload with at most this many points may do without a schedule rather than interrupt a native call."""
 
 
 @functools.cache
@@ -94,7 +96,7 @@ class Driver:
         self.database = database
         self.target = target
         self.outcome = Outcome()
-        self._apart: tuple[Partition, dict[str, Choice], dict[str, float]] | None = None
+        self.predictions = Predictions(target)
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -122,11 +124,11 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
+        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, examples if measuring else None))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
         outcome.formulations = self._timed("formulations", lambda: self._alternatives(parts, measuring))
-        parts = self._timed("chains", lambda: self._merged(parts, measuring))
         self._assemble(self._formulated(parts))
         if examples is not None and not any(op.effects for op in graph.ops):
             native = outcome.graph
@@ -147,7 +149,7 @@ class Driver:
         """
         outcome = self.outcome
         try:
-            parts = outcome.parts = partition(graph, steps)
+            parts = outcome.parts = self._replanned(partition(graph), steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
             choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
@@ -220,6 +222,34 @@ class Driver:
         verdict = Verdict(chosen, self.options.effort, budget, traces, ratio, verified, steps)
         store_verdict(self.database, key, self.target, verdict)
 
+    # ---- plans
+
+    def planned(self, parts: Partition) -> Partition:
+        """The greedy partition after the graph steps that are predicted to make it faster."""
+        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+
+    def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
+        """The same by measuring, where there are arguments and time for it."""
+        if examples is None or search_budget(self.options).empty or any(op.effects for op in parts.graph.ops):
+            return self.planned(parts)
+        seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
+        contest = PlanContest(self.predictions, self._checked, self.target, seconds, self.options.seed)
+        return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
+
+    def _replanned(self, parts: Partition, steps: Trace) -> Partition:
+        """The greedy partition after recorded steps; as it is where another version's are refused."""
+        try:
+            return extended(parts, steps)
+        except ScheduleError as error:
+            _LOG.warning("ignoring a graph trace that is refused here: %s", error)
+            return parts
+
+    def _checked(self, tasks: Sequence[Task]) -> dict[str, Choice]:
+        """Kernels of the best known traces that pass their check."""
+        choices = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
+        failed = self._check([t for t in tasks if t.key in choices], choices)
+        return {key: choice for key, choice in choices.items() if key not in failed}
+
     # ---- traces and kernels
 
     def task_key(self, task: Task) -> TaskKey:
@@ -239,25 +269,6 @@ class Driver:
         failed = self._check([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
-    def _merged(self, parts: Partition, measuring: bool) -> Partition:
-        """The partition with neighbours merged that are faster as one kernel."""
-        found = self.outcome
-        checks = self._checks(measuring and bool(found.latencies))
-        mergers = merge(parts, found.choices, frozenset(found.formulations), checks)
-        if not mergers.steps:
-            return parts
-        self._apart = (parts, found.choices, found.latencies)
-        found.parts = extended(parts, mergers.steps)
-        found.choices = {k: c for k, c in {**found.choices, **mergers.choices}.items() if k in found.parts.tasks}
-        if measuring:
-            found.latencies = {k: s for k, s in {**found.latencies, **mergers.latencies}.items() if k in found.choices}
-        return found.parts
-
-    def _checks(self, measuring: bool) -> Checks:
-        """How alternatives are checked and timed."""
-        timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
-        return Checks(self.target, shared_runner, self.options.seed, timing, measuring)
-
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
         """Formulations that are to replace the kernels of tasks."""
         found = self.outcome
@@ -267,8 +278,10 @@ class Driver:
         own = {
             t.key: float(predict_native(t.workload.func, [found.choices[t.key].trace], self.target)[0]) for t in tasks
         }
+        timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
         tasks = [t for t in tasks if not measuring or t.key in timed]
-        chosen = choose(tasks, own | timed, self._checks(measuring))
+        checks = Checks(self.target, shared_runner, self.options.seed, timing, measuring)
+        chosen = choose(tasks, own | timed, checks)
         if measuring:
             found.latencies |= {key: a.seconds for key, a in chosen.items()}
         return chosen
@@ -292,7 +305,7 @@ class Driver:
         """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
         choices = self._first_built(tasks, known)
         rest = [t for t in tasks if t.key not in choices]
-        return choices | self._first_built(rest, {t.key: self._default_traces(t) for t in rest})
+        return choices | self._first_built(rest, {t.key: self.predictions.traces(t) for t in rest})
 
     def _first_built(self, tasks: Sequence[Task], traces: Mapping[str, list[Trace]]) -> dict[str, Choice]:
         choices: dict[str, Choice] = {}
@@ -315,8 +328,11 @@ class Driver:
             return {}
         data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
         items = [(t, self.task_key(t), data[t.key]) for t in tasks]
+        budget = search_budget(self.options)
+        if budget.seconds is not None:
+            budget = replace(budget, seconds=max(budget.seconds - self.outcome.seconds.get("plan", 0.0), 0.0))
         result = self._timed(
-            "kernels: tuning", lambda: tune(items, self.target, self.options, shared_runner(), self.database)
+            "kernels: tuning", lambda: tune(items, self.target, self.options, budget, shared_runner(), self.database)
         )
         self.outcome.search = result
         choices: dict[str, Choice] = {}
@@ -335,14 +351,6 @@ class Driver:
             except ScheduleError as error:
                 _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
         return found
-
-    def _default_traces(self, task: Task) -> list[Trace]:
-        """The traces that the cost model prefers without data, the best first."""
-        func = task.workload.func
-        found = predicted_choices(func, self.target)
-        if box_points(func) > SMALL_POINTS:
-            found = [c for c in found if c.sketch != "plain"]
-        return [c.trace for c in found]
 
     def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
         """Run kernels in the worker against the reference; the keys of those that failed."""
@@ -376,12 +384,6 @@ class Driver:
             outcome.accuracy = check_accuracy(ours, baseline, original, examples)
         if self._inaccurate() or self.options.effort == 0:
             return
-        apart = self._timed("check: chains", lambda: self._without_mergers(ours, examples))
-        if apart is not None:
-            native, ours = apart, runnable(apart)
-            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
-            if self._inaccurate():
-                return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
         better = self._without_losers(ours, examples)
         if better is not None:
@@ -405,21 +407,6 @@ class Driver:
         self._assemble(outcome.parts)
         assert outcome.graph is not None
         return outcome.graph
-
-    def _without_mergers(self, ours: Run, examples: Sequence[Any]) -> Graph | None:
-        """The program whose regions are apart, if it is as fast: within a plan they may gain more than alone."""
-        if self._apart is None:
-            return None
-        outcome = self.outcome
-        merged = (outcome.parts, outcome.choices, outcome.latencies, outcome.graph, outcome.natives)
-        parts, outcome.choices, outcome.latencies = self._apart
-        outcome.parts = parts
-        self._assemble(self._formulated(parts))
-        assert outcome.graph is not None
-        if compare_speed(ours, runnable(outcome.graph), examples, GATE_SECONDS / 3).speedup < 1.0:
-            return outcome.graph
-        outcome.parts, outcome.choices, outcome.latencies, outcome.graph, outcome.natives = merged
-        return None
 
     def _inaccurate(self) -> bool:
         if all(e.holds for e in self.outcome.accuracy):

@@ -1,39 +1,28 @@
-"""From an optimised graph to native plans: regions and their workloads, then the calls that replace them."""
+"""From an optimised graph to its regions, their workloads and tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from ..backends.llvm.ffi import bind_plan
 from ..backends.llvm.kernel import Kernel
 from ..backends.llvm.vecmath import SUPPORTED
-from ..backends.xla import PLAN
-from ..ir.graph import Graph, Op
-from ..ir.graph_edit import replace_region, subgraph
+from ..ir.graph import Graph
+from ..ir.graph_edit import subgraph
 from ..ir.graph_text import canonical
-from ..ir.loop import Buffer
-from ..ir.plan import ExecPlan
-from ..ir.target import Target
 from ..ir.text import digest
-from ..passes.formulation import Formulation, Value
+from ..passes.formulation import Formulation
 from ..passes.fusion import greedy
 from ..passes.graph_trace import Grouping, replay_graph
-from ..passes.lower import LoweringError, Workload, lower
-from ..passes.packing import pack_array
+from ..passes.lower import Workload
+from ..passes.lower_region import lowered
 from ..passes.regions import Region
 from ..passes.schedule import Trace
-from ..passes.segments import Segment, segments
 from ..passes.sink_views import sink_views
 from ..passes.split_reductions import split_reductions
 from ..passes.ungroup import ungroup
-from ..search.contest import chunk_count
 from ..search.streaming_form import can_stream
-from .loop_costs import loop_chunks
-from .loops import Loop, add_loop, native_loop
-from .program import KernelCall, Place, Program
+from .loops import Loop, native_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +141,14 @@ def extended(parts: Partition, steps: Trace) -> Partition:
     return replace(found, trace=(*parts.trace, *steps))
 
 
+def part_of(parts: Partition, regions: Collection[tuple[int, ...]]) -> Partition:
+    """Some regions, given by the values that they compute, as a partition of a graph of their own."""
+    chosen = [r for r in parts.grouping.regions if parts.grouping.values(r) in regions]
+    graph = subgraph(parts.graph, [m for r in chosen for m in r.members])
+    own = (replace(r, members=tuple(graph.producers[v] for v in parts.grouping.values(r))) for r in chosen)
+    return _lowered(Grouping(graph, tuple(own)), graph)
+
+
 def _prepared(graph: Graph) -> Graph:
     return sink_views(split_reductions(ungroup(graph)))
 
@@ -195,12 +192,10 @@ def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
 
 def region_task(graph: Graph, region: Region) -> Task | None:
     """A region as a task; None if it has no loops."""
-    inner = subgraph(graph, region.members)
-    try:
-        workload = lower(inner, region.kind)
-    except LoweringError:
+    workload = lowered(graph, region.members, region.kind)
+    if workload is None:
         return None
-    return Task(digest(workload.func), workload, inner, 1, region.kind)
+    return Task(digest(workload.func), workload, subgraph(graph, region.members), 1, region.kind)
 
 
 def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
@@ -232,10 +227,8 @@ def _greedy(graph: Graph) -> Grouping:
 
 
 def _streams(graph: Graph, region: Region) -> bool:
-    try:
-        return can_stream(lower(subgraph(graph, region.members), region.kind).func)
-    except LoweringError:
-        return False
+    workload = lowered(graph, region.members, region.kind)
+    return workload is not None and can_stream(workload.func)
 
 
 def result_bytes(parts: Partition) -> dict[str, list[int]]:
@@ -247,158 +240,3 @@ def result_bytes(parts: Partition) -> dict[str, list[int]]:
         made = {value for member in region.members for value in graph.ops[member].results} & results
         sizes.setdefault(key, []).extend(graph.types[value].nbytes for value in made)
     return sizes
-
-
-@dataclass(frozen=True, slots=True)
-class NativePlan:
-    """The reference of a native call: binds the plan on JAX values.
-
-    Args:
-        plan: the plan.
-        kernels: its kernels by symbol.
-        sources: for each constant of the plan, the constant of the graph that was packed.
-    """
-
-    plan: ExecPlan
-    kernels: Mapping[str, Kernel]
-    sources: tuple[int, ...]
-
-    def bind(self, *operands: object) -> Sequence[object]:
-        """Call the plan."""
-        return bind_plan(self.plan, self.kernels)(*operands)
-
-
-def assemble(parts: Partition, choices: Mapping[str, Choice], target: Target) -> tuple[Graph, list[NativePlan]]:
-    """Replace the regions that have code by native calls.
-
-    Args:
-        parts: the graph and its regions.
-        choices: by task key; regions of other tasks stay XLA's.
-        target: the CPU.
-
-    Returns:
-        The graph with native calls, and the calls.
-    """
-    regions = [r for r, _ in parts.regions if parts.native(r, choices.keys())]
-    builder = _PlanBuilder(parts, choices, target)
-    graph, natives = parts.graph, []
-    for segment in segments(parts.graph, regions):
-        ops, native = builder.call(segment)
-        index = {o.results[0]: i for i, o in enumerate(graph.ops) if o.results}
-        graph = replace_region(graph, [index[parts.graph.ops[m].results[0]] for m in segment.members], ops)
-        natives.append(native)
-    return graph, natives
-
-
-@dataclass(slots=True)
-class _PlanBuilder:
-    parts: Partition
-    choices: Mapping[str, Choice]
-    target: Target
-    packed: dict[tuple[int, Buffer], np.ndarray] = field(default_factory=dict)
-
-    def call(self, segment: Segment) -> tuple[list[Op], NativePlan]:
-        """The native call of a segment, and the reshapes of its results that are read outside."""
-        whole = self.parts.graph
-        graph = subgraph(whole, segment.members)
-        roots = _alias_roots(whole, segment)
-        outputs = tuple(dict.fromkeys(roots.get(v, v) for v in graph.outputs))
-        loops = {r: self.parts.loops[r.members[0]] for r in segment.regions if r.kind == "loop"}
-        begun = (v for loop in loops.values() for v in loop.read_in_parts if v in graph.constants)
-        inputs = (*graph.inputs, *dict.fromkeys(begun))
-        program = Program(inputs, outputs, roots, {v: whole.types[v].nbytes for v in graph.types})
-        constants: list[tuple[int, np.ndarray]] = []
-        for region in segment.regions:
-            if region in loops:
-                loop = loops[region]
-                add_loop(loop, program, lambda r, place, loop=loop: self._in_loop(loop, r, place, constants))
-            elif region.kind != "alias":
-                program.calls += self._calls(region, program, constants)
-        arena, stages = program.layout()
-        types = tuple(whole.types[v] for v in outputs)
-        arrays = tuple(array for _, array in constants)
-        plan = ExecPlan(tuple(whole.types[v] for v in inputs), types, arrays, arena, stages, tuple(program.repeats))
-        kernels = {call.kernel.symbol: call.kernel for call in program.calls}
-        native = NativePlan(plan, kernels, tuple(value for value, _ in constants))
-        reshaped = [
-            Op("reshape", (roots[v],), (v,), (whole.types[v],), {"new_sizes": whole.types[v].shape})
-            for v in graph.outputs
-            if v in roots
-        ]
-        return [Op(PLAN, inputs, outputs, types, {}, native), *reshaped], native
-
-    def _in_loop(
-        self, loop: Loop, region: Region, place: Callable[[int], Place], constants: list[tuple[int, np.ndarray]]
-    ) -> KernelCall:
-        """A kernel call in the body of a loop."""
-        kernel, args = self._arguments(loop.parts, region, place, loop.sources.__getitem__, constants)
-        task = loop.parts.tasks[loop.parts.task(region)]
-        return KernelCall(
-            kernel, args, loop_chunks(task.workload.func, self.choices[task.key].trace, kernel, self.target)
-        )
-
-    def _calls(self, region: Region, program: Program, constants: list[tuple[int, np.ndarray]]) -> list[KernelCall]:
-        """A region's kernels: its own, or those of its formulation and its own where that is not valid."""
-        kernel, args = self._arguments(self.parts, region, Place, lambda v: v, constants)
-        own = KernelCall(kernel, args, self._chunks(kernel))
-        formulated = self.parts.formulated.get(region.members)
-        if formulated is None:
-            return [own]
-        formulation = formulated.formulation
-        numbers = {name: program.temporary(type_.nbytes) for name, type_ in formulation.temporaries.items()}
-        valid = numbers[formulation.valid]
-        calls: list[KernelCall] = []
-        for part, kernel in zip(formulation.parts, formulated.kernels, strict=True):
-            values = [self._formulated_value(name, formulated, numbers) for name in part.args]
-            args = tuple(
-                Place(self._constant(v, b, constants), constant=True) if v in self.parts.graph.constants else Place(v)
-                for v, b in zip(values, kernel.params, strict=True)
-            )
-            calls.append(KernelCall(kernel, args, self._chunks(kernel), (valid, True) if part.guarded else None))
-        return [*calls, replace(own, condition=(valid, False))]
-
-    def _formulated_value(self, name: Value, formulated: Formulated, numbers: Mapping[str, int]) -> int:
-        """What a formulation calls by a name: a value of the graph, or a temporary of the program."""
-        if isinstance(name, int):
-            return name
-        return numbers[name] if name in numbers else formulated.constants[name]
-
-    def _chunks(self, kernel: Kernel) -> int:
-        return max(chunk_count(kernel.extent, self.target.threads), 1)
-
-    def _arguments(
-        self,
-        parts: Partition,
-        region: Region,
-        place: Callable[[int], Place],
-        source: Callable[[int], int],
-        constants: list[tuple[int, np.ndarray]],
-    ) -> tuple[Kernel, tuple[Place, ...]]:
-        """A region's kernel and what it is called with; ``source`` says where a constant is in the whole graph."""
-        kernel, workload = self.choices[parts.task(region)].kernel, parts.workloads[region.members]
-        args = [place(v) for v in workload.inputs]
-        buffers = kernel.params[len(args) : len(args) + len(workload.constants)]
-        for value, buffer in zip(workload.constants, buffers, strict=True):
-            args.append(Place(self._constant(source(value), buffer, constants), constant=True))
-        return kernel, (*args, *(place(v) for v in workload.outputs))
-
-    def _constant(self, value: int, buffer: Buffer, constants: list[tuple[int, np.ndarray]]) -> int:
-        """Number of a packed constant; regions that read one alike share it."""
-        key = (value, buffer)
-        if key not in self.packed:
-            self.packed[key] = pack_array(np.asarray(self.parts.graph.constants[value].value), buffer)
-        for number, (_, known) in enumerate(constants):
-            if known is self.packed[key]:
-                return number
-        constants.append((value, self.packed[key]))
-        return len(constants) - 1
-
-
-def _alias_roots(graph: Graph, segment: Segment) -> dict[int, int]:
-    """For each alias inside a segment, the value whose memory it shares."""
-    roots: dict[int, int] = {}
-    for region in segment.regions:
-        if region.kind == "alias":
-            op = graph.ops[region.members[0]]
-            roots[op.result] = roots.get(op.operands[0], op.operands[0])
-    return roots

@@ -38,20 +38,21 @@ def tune(
     tasks: Sequence[tuple[Task, TaskKey, MeasureData]],
     target: Target,
     options: Options,
+    budget: SearchBudget,
     runner: WorkerRunner,
     database: Database,
 ) -> TuneResult:
-    """Search schedules for tasks within the budget; Ctrl-C ends it with the best so far.
+    """Search schedules for tasks within a budget; Ctrl-C ends it with the best so far.
 
     Args:
         tasks: with the key of their records, arguments and reference results.
         target: the CPU.
-        options: budget, effort, strategy, seed, progress.
+        options: effort, strategy, seed, progress.
+        budget: what it may cost.
         runner: measures.
         database: remembers.
     """
     level = EFFORTS[max(options.effort, 1)]
-    budget = search_budget(options)
     with _display(options.progress, budget) as show:
         return tune_tasks(
             [TuneTask(key, t.workload.func, target, float(t.count), data) for t, key, data in tasks],

@@ -18,8 +18,8 @@ from ..ir.measure import AllocatorMode
 from ..ir.target import Target
 from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
 from ..search.outcome import SearchBudget
+from .assembly import NativePlan
 from .kernels import BACKEND
-from .planning import NativePlan
 
 
 def allocator_mode() -> AllocatorMode:

@@ -9,8 +9,9 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import rename, subgraph
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, graph_primitive, value_of
-from .lower import ALIASES, VIEWS, LoweringError, lower
+from .lower import ALIASES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, BLOCK_RULES, CONTRACTIONS
+from .lower_region import lowered
 from .regions import Kind, Region, convex, one_result
 from .schedule import ScheduleError
 
@@ -21,13 +22,7 @@ Way = Callable[[Graph, tuple[int, ...]], Kind | None]
 def loop_nests(graph: Graph, members: tuple[int, ...]) -> Kind | None:
     """Operations that lowering makes loops of, whatever schedules they have."""
     kind = _kind([graph.ops[m] for m in members])
-    if kind == "alias":
-        return kind
-    try:
-        lower(subgraph(graph, members), kind)
-    except LoweringError:
-        return None
-    return kind
+    return kind if kind == "alias" or lowered(graph, members, kind) is not None else None
 
 
 WAYS: tuple[Way, ...] = (loop_nests,)

@@ -1,0 +1,182 @@
+"""Search over graph traces: steps that make a function's plan faster, from the greedy partition on.
+
+Each legal step changes a few regions; only these are lowered and compared. Equal steps on equal regions are taken
+together, so that a decision costs once however often a network repeats it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..ir.graph import Graph
+from ..passes.graph_choices import graph_candidates
+from ..passes.graph_trace import Grouping, apply_graph_step, value_of
+from ..passes.regions import Region
+from ..passes.schedule import ScheduleError, Step, Trace
+from .planning import Partition, Task, extended, region_task
+from .predictions import Predictions
+
+_LOG = logging.getLogger(__name__)
+
+_PRIMITIVES = ("cut", "group")
+"""Formulations are chosen once the regions are known (`formulations.py`)."""
+_ROUNDS = 4
+_LEAST_SHARE = 0.05
+"""Regions with a smaller part of the predicted time are left as they are."""
+
+Values = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Equal steps on equal regions.
+
+    Args:
+        steps: each with the values of the regions that it changes.
+        before: tasks of the regions that one of them replaces.
+        after: tasks of the regions that it puts there.
+    """
+
+    steps: tuple[tuple[Step, frozenset[Values]], ...]
+    before: tuple[Task, ...]
+    after: tuple[Task, ...]
+
+
+Choose = Callable[[Partition, Sequence[Offer]], Sequence[Offer]]
+"""Those of some offers on a partition that make it faster, the best first."""
+
+
+def improved(parts: Partition, predictions: Predictions, choose: Choose) -> Partition:
+    """A partition after all steps that make it faster.
+
+    Args:
+        parts: the greedy partition.
+        predictions: of tasks.
+        choose: decides which offers are taken.
+    """
+    seen: set[object] = set()
+    for _ in range(_ROUNDS):
+        taken = choose(parts, list(_offers(parts, predictions, seen)))
+        if not taken:
+            break
+        for offer in taken:
+            parts = _with(parts, offer)
+    return parts
+
+
+def _with(parts: Partition, offer: Offer) -> Partition:
+    """A partition after those steps of an offer whose regions are still what they were."""
+    for step, touched in offer.steps:
+        if touched <= {parts.grouping.values(region) for region in parts.grouping.regions}:
+            try:
+                parts = extended(parts, (step,))
+            except ScheduleError as error:
+                _LOG.info("a step that applies to an equal region is refused: %s", error)
+    return parts
+
+
+def total_seconds(parts: Partition, predictions: Predictions) -> float:
+    """Predicted seconds of all regions."""
+    return sum(predictions.first_seconds(parts.tasks[key]) for _, key in parts.regions if key)
+
+
+def _offers(parts: Partition, predictions: Predictions, seen: set[object]) -> Iterator[Offer]:
+    """Offers on a partition whose like was not seen before; regions that can't gain much are left out."""
+    grouping = parts.grouping
+    own = {grouping.values(region): parts.tasks[key] for region, key in parts.regions if key}
+    least = _LEAST_SHARE * total_seconds(parts, predictions)
+    for likeness, steps in _alike(grouping).items():
+        tasks = [own[values] for values in steps[0][1] if values in own]
+        seconds = sum(map(predictions.first_seconds, tasks))
+        arithmetic = sum(map(predictions.arithmetic, tasks))
+        if likeness in seen or len(steps) * seconds < least or seconds < _LIKELY * arithmetic:
+            continue
+        seen.add(likeness)
+        changed = _changed(grouping, steps[0][0])
+        if changed is not None:
+            gone, made = changed
+            yield Offer(tuple(steps), tuple(own[values] for values in gone if values in own), made)
+
+
+def _alike(grouping: Grouping) -> dict[object, list[tuple[Step, frozenset[Values]]]]:
+    """All steps that may apply, with the values of the regions that they name; equal ones on equal regions together."""
+    found: dict[object, list[tuple[Step, frozenset[Values]]]] = {}
+    forms: dict[tuple[int, ...], object] = {}
+    region_of = {v: r for r in grouping.regions for v in grouping.values(r)}
+    for step in (step for name in _PRIMITIVES for step in graph_candidates(grouping, name)):
+        named = [value_of(str(name)) for name in (step.target, *step.args)]
+        touched = sorted({region_of[v].members[-1]: region_of[v] for v in named}.items())
+        regions = [region for _, region in touched]
+        ends = tuple(end for end, _ in touched)
+        if ends not in forms:
+            forms[ends] = _form(grouping.graph, regions)
+        values = [v for region in regions for v in grouping.values(region)]
+        likeness = step.primitive, forms[ends], tuple(values.index(v) for v in named)
+        found.setdefault(likeness, []).append((step, frozenset(map(grouping.values, regions))))
+    return found
+
+
+def _form(graph: Graph, regions: Sequence[Region]) -> object:
+    """What equal regions have in common: their operations, and how these feed each other."""
+    members = [(number, m) for number, region in enumerate(regions) for m in region.members]
+    place = {graph.ops[m].result: n for n, (_, m) in enumerate(members)}
+    inside = {m for _, m in members}
+    rows: list[object] = []
+    for number, member in members:
+        op = graph.ops[member]
+        operands = tuple(place.get(v, (v in graph.constants, str(graph.types[v]))) for v in op.operands)
+        read = op.result in graph.outputs or not inside.issuperset(graph.users[op.result])
+        rows.append((number, op.opcode, str(op.type), repr(op.params), operands, read))
+    return tuple(rows)
+
+
+def _changed(grouping: Grouping, step: Step) -> tuple[list[Values], tuple[Task, ...]] | None:
+    """Values of the regions that a step replaces, and tasks of those that it makes; None if it is refused."""
+    try:
+        after = apply_graph_step(grouping, step)
+    except ScheduleError:
+        return None
+    old = [grouping.values(r) for r in grouping.regions]
+    new = {after.values(r): r for r in after.regions}
+    tasks = [region_task(after.graph, new[v]) for v in new.keys() - set(old) if new[v].kind != "alias"]
+    return [v for v in old if v not in new], tuple(t for t in tasks if t is not None)
+
+
+# ---- by prediction
+
+
+_LIKELY = 1.1
+"""How many times as fast changed regions have to be with their sketches' defaults for other schedules to be tried."""
+_SURE = 1.25
+"""How many times as fast they have to be predicted to be for a step to be taken unmeasured."""
+
+
+def predicted_faster(offers: Sequence[Offer], predictions: Predictions) -> list[Offer]:
+    """Offers that are clearly faster by prediction, those that gain most first."""
+    gains = [(len(offer.steps) * _gain(offer, predictions), offer) for offer in offers]
+    return [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
+
+
+def _gain(offer: Offer, predictions: Predictions) -> float:
+    """Seconds that one step of an offer gains by prediction; 0 if it is not sure."""
+    if speedup(offer, predictions.first_seconds) < _LIKELY:
+        return 0.0
+    if speedup(offer, predictions.seconds) < _SURE:
+        return 0.0
+    return sum(map(predictions.seconds, offer.before)) - sum(map(predictions.seconds, offer.after))
+
+
+def speedup(offer: Offer, seconds: Callable[[Task], float]) -> float:
+    """How many times as fast the regions that a step changes are after it."""
+    return sum(map(seconds, offer.before)) / sum(map(seconds, offer.after))
+
+
+def replayed(parts: Partition, steps: Trace) -> Partition:
+    """A partition after recorded steps; itself where they are refused, as another version's may be."""
+    try:
+        return extended(parts, steps)
+    except ScheduleError as error:
+        _LOG.warning("ignoring a graph trace that is refused here: %s", error)
+        return parts

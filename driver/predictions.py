@@ -1,0 +1,72 @@
+"""What tasks are predicted to take, each looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..costmodel.bounds import box_points, flops
+from ..costmodel.features import DISPATCH_S
+from ..costmodel.roofline import predict_native
+from ..costmodel.xla import predict_xla
+from ..ir.target import Target
+from ..passes.schedule import Trace
+from ..search.predict import predicted_choices
+from ..search.space import Candidate, SearchSpace
+from .loop_costs import BARRIER_SECONDS
+from .planning import Task
+from .worthwhile import CALL_SECONDS
+
+SMALL_POINTS = 1 << 14
+"""A workload with at most this many points may do without a schedule rather than interrupt a native call."""
+
+
+def staged(seconds: float) -> float:
+    """What a kernel takes as a stage of a plan that takes so many seconds when it is called alone."""
+    return max(seconds - DISPATCH_S, 0.0) + BARRIER_SECONDS
+
+
+@dataclass(slots=True)
+class Predictions:
+    """Default schedules of tasks, and how long they are predicted to run.
+
+    Args:
+        target: the CPU.
+    """
+
+    target: Target
+    _traces: dict[str, list[Trace]] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _first_seconds: dict[str, float] = field(default_factory=dict)
+
+    def traces(self, task: Task) -> list[Trace]:
+        """The traces that the cost model prefers without data, the best first."""
+        if task.key not in self._traces:
+            self._traces[task.key] = self._useful(task, predicted_choices(task.workload.func, self.target))
+        return self._traces[task.key]
+
+    def seconds(self, task: Task) -> float:
+        """Predicted seconds of a task as a stage of a plan, or as XLA's code between plans if it has no schedule."""
+        if task.key not in self._seconds:
+            self._seconds[task.key] = self._predicted(task, self.traces(task))
+        return self._seconds[task.key]
+
+    def first_seconds(self, task: Task) -> float:
+        """The same for the schedule that its first sketch has by default, which is known sooner."""
+        if task.key not in self._first_seconds:
+            defaults = SearchSpace(task.workload.func, self.target).defaults()
+            self._first_seconds[task.key] = self._predicted(task, self._useful(task, defaults))
+        return self._first_seconds[task.key]
+
+    def _useful(self, task: Task, found: Sequence[Candidate]) -> list[Trace]:
+        small = box_points(task.workload.func) <= SMALL_POINTS
+        return [c.trace for c in found if small or c.sketch != "plain"]
+
+    def _predicted(self, task: Task, traces: Sequence[Trace]) -> float:
+        if not traces:
+            return predict_xla(task.region, self.target) + CALL_SECONDS
+        return staged(float(predict_native(task.workload.func, traces[:1], self.target)[0]))
+
+    def arithmetic(self, task: Task) -> float:
+        """Seconds that a task's products and reductions take at the machine's peak."""
+        return flops(task.workload.func) / (self.target.fma_gflops_per_thread * self.target.threads * 1e9)
