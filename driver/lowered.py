@@ -190,7 +190,7 @@ def lower(graph: Graph, driver: Driver) -> Lowered:
     """
     stages = [(TRACED, graph)]
     PassManager(GRAPH_PASSES, after=lambda step, result: stages.append((step.name, result))).run(graph)
-    parts = driver.planned(partition(tile_time(stages[-1][1], driver.target)))
+    parts = driver.planned(partition(tile_time(stages[-1][1], driver.target)), driver.source.built)
     choices = driver.built_choices(parts)
     workloads = tuple(
         LoweredWorkload(

@@ -22,35 +22,32 @@ from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
 from ..ir.graph import Graph
-from ..ir.measure import MeasureData, TaskKey, TimingProtocol
 from ..ir.target import Target, detect_target
-from ..ir.text import print_ir
 from ..passes.manager import PassManager
 from ..passes.pipeline import GRAPH_PASSES
-from ..passes.schedule import SCHEDULE_VERSION, ScheduleError, Trace, trace_from_json, trace_to_json
+from ..passes.schedule import ScheduleError, Trace
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
-from .kernels import BACKEND, build_all
+from .kernel_source import CHECK, KernelSource
+from .kernels import build_all
 from .options import Options
 from .outcome import Outcome
 from .plan_contest import PlanContest
 from .planning import Choice, Partition, Task, extended, partition
-from .plans import improved, predicted_faster
+from .plans import Kernels, improved, predicted_faster
 from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
 from .verdicts import Verdict, graph_key, load_verdict, plans_digest, store_verdict
-from .verification import measure_request, task_references
+from .verification import task_references
 from .worthwhile import worthwhile
 
 _LOG = logging.getLogger(__name__)
 
-CHECK = TimingProtocol(quick_repeats=1, repeats=1, budget_s=0.05)
-"""How kernels are run that are only checked."""
 GATE_SECONDS = 3.0
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
@@ -97,6 +94,7 @@ class Driver:
         self.target = target
         self.outcome = Outcome()
         self.predictions = Predictions(target)
+        self.source = KernelSource(database, target, self.predictions, lambda: shared_runner(), options.seed)
 
     def run_safely(self, graph: Graph, examples: Sequence[Any] | None) -> Outcome:
         """`run`, with the original program where anything unforeseen happens: a user's function never breaks here."""
@@ -151,10 +149,10 @@ class Driver:
         try:
             parts = outcome.parts = self._replanned(partition(graph), steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
-            choices = self._first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
+            choices = self.source.first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
                 choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
-            failed = self._check([t for t in tasks if t.key in choices], choices)
+            failed = self.source.failing([t for t in tasks if t.key in choices], choices)
             outcome.choices = {key: choice for key, choice in choices.items() if key not in failed}
             if not outcome.choices:
                 return self._original("none of its kernels can be used here")
@@ -224,16 +222,18 @@ class Driver:
 
     # ---- plans
 
-    def planned(self, parts: Partition) -> Partition:
+    def planned(self, parts: Partition, kernels: Kernels) -> Partition:
         """The greedy partition after the graph steps that are predicted to make it faster."""
-        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions))
+        return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions, kernels))
 
     def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
         """The same by measuring, where there are arguments and time for it."""
-        if examples is None or search_budget(self.options).empty or any(op.effects for op in parts.graph.ops):
-            return self.planned(parts)
-        seconds = PLAN_SHARE * (search_budget(self.options).seconds or EFFORTS[self.options.effort].seconds)
-        contest = PlanContest(self.predictions, self._checked, self.target, seconds, self.options.seed)
+        seconds = search_budget(self.options).seconds
+        if examples is None or not seconds or any(op.effects for op in parts.graph.ops):
+            return self.planned(parts, self.source.checked)
+        contest = PlanContest(
+            self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
+        )
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
 
     def _replanned(self, parts: Partition, steps: Trace) -> Partition:
@@ -244,29 +244,17 @@ class Driver:
             _LOG.warning("ignoring a graph trace that is refused here: %s", error)
             return parts
 
-    def _checked(self, tasks: Sequence[Task]) -> dict[str, Choice]:
-        """Kernels of the best known traces that pass their check."""
-        choices = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
-        failed = self._check([t for t in tasks if t.key in choices], choices)
-        return {key: choice for key, choice in choices.items() if key not in failed}
-
     # ---- traces and kernels
-
-    def task_key(self, task: Task) -> TaskKey:
-        """What results of a task are stored under."""
-        text = print_ir(task.workload.func)
-        return TaskKey(task.key, text, self.target.fingerprint, BACKEND, SCHEDULE_VERSION, self.target.threads)
 
     def _choices(self, parts: Partition, measuring: bool) -> dict[str, Choice]:
         """A checked kernel for every task that has one."""
         tasks = list(parts.tasks.values())
         choices = self._tuned(tasks) if measuring else {}
         rest = [t for t in tasks if t.key not in choices]
-        known = {t.key: self._known_traces(t) for t in rest}
-        choices |= self._built(rest, known)
+        choices |= self.source.built(rest)
         if not measuring:
             choices = worthwhile(parts, choices, self.target, MIN_PREDICTED_SPEEDUP)
-        failed = self._check([t for t in rest if t.key in choices], choices)
+        failed = self.source.failing([t for t in rest if t.key in choices], choices)
         return {key: choice for key, choice in choices.items() if key not in failed}
 
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
@@ -297,37 +285,14 @@ class Driver:
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
-        tasks = list(parts.tasks.values())
-        built = self._built(tasks, {t.key: self._known_traces(t) for t in tasks})
-        return worthwhile(parts, built, self.target, MIN_PREDICTED_SPEEDUP)
-
-    def _built(self, tasks: Sequence[Task], known: Mapping[str, list[Trace]]) -> dict[str, Choice]:
-        """Kernels of the best known traces, else of the default ones; the first of each that code is generated for."""
-        choices = self._first_built(tasks, known)
-        rest = [t for t in tasks if t.key not in choices]
-        return choices | self._first_built(rest, {t.key: self.predictions.traces(t) for t in rest})
-
-    def _first_built(self, tasks: Sequence[Task], traces: Mapping[str, list[Trace]]) -> dict[str, Choice]:
-        choices: dict[str, Choice] = {}
-        for attempt in range(max((len(t) for t in traces.values()), default=0)):
-            wanted = [
-                (t.key, t.workload.func, traces[t.key][attempt])
-                for t in tasks
-                if t.key not in choices and attempt < len(traces[t.key])
-            ]
-            for (key, trace), kernel in build_all(wanted, self.target).items():
-                if isinstance(kernel, Exception):
-                    _LOG.info("no kernel for workload %s: %s", key, kernel)
-                else:
-                    choices[key] = Choice(trace, kernel)
-        return choices
+        return worthwhile(parts, self.source.built(list(parts.tasks.values())), self.target, MIN_PREDICTED_SPEEDUP)
 
     def _tuned(self, tasks: Sequence[Task]) -> dict[str, Choice]:
         """Choices that were measured; empty where the budget allows nothing."""
         if search_budget(self.options).empty:
             return {}
         data = self._timed("kernels: references", lambda: task_references(tasks, self.options.seed))
-        items = [(t, self.task_key(t), data[t.key]) for t in tasks]
+        items = [(t, self.source.task_key(t), data[t.key]) for t in tasks]
         budget = search_budget(self.options)
         if budget.seconds is not None:
             budget = replace(budget, seconds=max(budget.seconds - self.outcome.seconds.get("plan", 0.0), 0.0))
@@ -341,36 +306,6 @@ class Driver:
                 choices[task.key] = Choice(found.candidate.trace, found.kernel)
                 self.outcome.latencies[task.key] = found.latency_s
         return choices
-
-    def _known_traces(self, task: Task) -> list[Trace]:
-        """Traces of the database, fastest first."""
-        found: list[Trace] = []
-        for text, _ in self.database.best_traces(self.task_key(task), 3):
-            try:
-                found.append(trace_from_json(text))
-            except ScheduleError as error:
-                _LOG.warning("ignoring a trace of workload %s: %s", task.key, error)
-        return found
-
-    def _check(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> set[str]:
-        """Run kernels in the worker against the reference; the keys of those that failed."""
-        if not tasks:
-            return set()
-        data = task_references(tasks, self.options.seed)
-        failed: set[str] = set()
-        for task in tasks:
-            if not self._passes(shared_runner(), task, choices[task.key], data[task.key]):
-                failed.add(task.key)
-        return failed
-
-    def _passes(self, runner: WorkerRunner, task: Task, choice: Choice, data: MeasureData) -> bool:
-        result = runner.measure(data, [measure_request(choice.kernel, data)], CHECK)[0]
-        if not result.ok:
-            # Only failures are kept: the single sample of a check would be ranked with real timings.
-            trace = trace_to_json(choice.trace)
-            self.database.add_result(self.task_key(task), trace, result, CHECK, seed=self.options.seed)
-            _LOG.warning("kernel for workload %s failed its check (%s): %s", task.key, result.status, result.error)
-        return result.ok
 
     # ---- the whole
 

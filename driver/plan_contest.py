@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from ..passes.schedule import ScheduleError
 from .assembly import assemble
 from .gate import Comparison, compare_speed, runnable
 from .planning import Choice, Partition, Task, extended, part_of
-from .plans import Offer, speedup
+from .plans import Kernels, Offer, speedup
 from .predictions import Predictions
 from .references import random_array
 
@@ -32,9 +32,6 @@ _COMPARE_SECONDS = 0.3
 
 _CONFIRM_SECONDS = 1.0
 """How long whole programs are compared."""
-
-Kernels = Callable[[Sequence[Task]], Mapping[str, Choice]]
-"""Kernels of tasks that passed their check, by task key."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ together, so that a decision costs once however often a network repeats it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.graph import Graph
@@ -15,7 +15,7 @@ from ..passes.graph_choices import graph_candidates
 from ..passes.graph_trace import Grouping, apply_graph_step, value_of
 from ..passes.regions import Region
 from ..passes.schedule import ScheduleError, Step, Trace
-from .planning import Partition, Task, extended, region_task
+from .planning import Choice, Partition, Task, extended, region_task
 from .predictions import Predictions
 
 _LOG = logging.getLogger(__name__)
@@ -68,13 +68,16 @@ def improved(parts: Partition, predictions: Predictions, choose: Choose) -> Part
 
 def _with(parts: Partition, offer: Offer) -> Partition:
     """A partition after those steps of an offer whose regions are still what they were."""
+    grouping, taken = parts.grouping, list[Step]()
     for step, touched in offer.steps:
-        if touched <= {parts.grouping.values(region) for region in parts.grouping.regions}:
+        if touched <= set(map(grouping.values, grouping.regions)):
             try:
-                parts = extended(parts, (step,))
+                grouping = apply_graph_step(grouping, step)
             except ScheduleError as error:
                 _LOG.info("a step that applies to an equal region is refused: %s", error)
-    return parts
+            else:
+                taken.append(step)
+    return extended(parts, tuple(taken)) if taken else parts
 
 
 def total_seconds(parts: Partition, predictions: Predictions) -> float:
@@ -95,7 +98,7 @@ def _offers(parts: Partition, predictions: Predictions, seen: set[object]) -> It
             continue
         seen.add(likeness)
         changed = _changed(grouping, steps[0][0])
-        if changed is not None:
+        if changed is not None and all(map(predictions.schedulable, changed[1])):
             gone, made = changed
             yield Offer(tuple(steps), tuple(own[values] for values in gone if values in own), made)
 
@@ -153,10 +156,15 @@ _SURE = 1.25
 """How many times as fast they have to be predicted to be for a step to be taken unmeasured."""
 
 
-def predicted_faster(offers: Sequence[Offer], predictions: Predictions) -> list[Offer]:
-    """Offers that are clearly faster by prediction, those that gain most first."""
+Kernels = Callable[[Sequence[Task]], Mapping[str, Choice]]
+"""Kernels of those of some tasks that can be built and pass their check, by task key."""
+
+
+def predicted_faster(offers: Sequence[Offer], predictions: Predictions, kernels: Kernels) -> list[Offer]:
+    """Offers that are clearly faster by prediction and have kernels, those that gain most first."""
     gains = [(len(offer.steps) * _gain(offer, predictions), offer) for offer in offers]
-    return [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
+    ranked = [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
+    return [offer for offer in ranked if kernels(offer.after).keys() >= {task.key for task in offer.after}]
 
 
 def _gain(offer: Offer, predictions: Predictions) -> float:

@@ -11,7 +11,7 @@ from ..costmodel.roofline import predict_native
 from ..costmodel.xla import predict_xla
 from ..ir.target import Target
 from ..passes.schedule import Trace
-from ..search.predict import predicted_choices
+from ..search.predict import preferred
 from ..search.space import Candidate, SearchSpace
 from .loop_costs import BARRIER_SECONDS
 from .planning import Task
@@ -35,14 +35,17 @@ class Predictions:
     """
 
     target: Target
+    _spaces: dict[str, SearchSpace] = field(default_factory=dict)
     _traces: dict[str, list[Trace]] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
+    _default_traces: dict[str, list[Trace]] = field(default_factory=dict)
     _first_seconds: dict[str, float] = field(default_factory=dict)
 
     def traces(self, task: Task) -> list[Trace]:
         """The traces that the cost model prefers without data, the best first."""
         if task.key not in self._traces:
-            self._traces[task.key] = self._useful(task, predicted_choices(task.workload.func, self.target))
+            func = task.workload.func
+            self._traces[task.key] = self._useful(task, preferred(self._space(task), func, self.target))
         return self._traces[task.key]
 
     def seconds(self, task: Task) -> float:
@@ -51,12 +54,25 @@ class Predictions:
             self._seconds[task.key] = self._predicted(task, self.traces(task))
         return self._seconds[task.key]
 
+    def schedulable(self, task: Task) -> bool:
+        """Whether a kernel can be expected to compute a task; else it would be left to XLA."""
+        return bool(self._defaults(task))
+
     def first_seconds(self, task: Task) -> float:
         """The same for the schedule that its first sketch has by default, which is known sooner."""
         if task.key not in self._first_seconds:
-            defaults = SearchSpace(task.workload.func, self.target).defaults()
-            self._first_seconds[task.key] = self._predicted(task, self._useful(task, defaults))
+            self._first_seconds[task.key] = self._predicted(task, self._defaults(task))
         return self._first_seconds[task.key]
+
+    def _defaults(self, task: Task) -> list[Trace]:
+        if task.key not in self._default_traces:
+            self._default_traces[task.key] = self._useful(task, self._space(task).defaults())
+        return self._default_traces[task.key]
+
+    def _space(self, task: Task) -> SearchSpace:
+        if task.key not in self._spaces:
+            self._spaces[task.key] = SearchSpace(task.workload.func, self.target)
+        return self._spaces[task.key]
 
     def _useful(self, task: Task, found: Sequence[Candidate]) -> list[Trace]:
         small = box_points(task.workload.func) <= SMALL_POINTS

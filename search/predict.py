@@ -36,7 +36,11 @@ def predicted_choices(func: LoopFunc, target: Target, seed: int = 0) -> list[Can
         The preferred sketch's default, or another candidate that is predicted to be clearly faster; then the next ones
         by prediction, and what the other sketches choose by themselves. Empty if every sketch refuses its own default.
     """
-    space = SearchSpace(func, target)
+    return preferred(SearchSpace(func, target), func, target, seed)
+
+
+def preferred(space: SearchSpace, func: LoopFunc, target: Target, seed: int = 0) -> list[Candidate]:
+    """`predicted_choices` from the space of a program that was made before."""
     defaults = space.defaults()
     if not defaults:
         return []

@@ -19,7 +19,7 @@ import tilewright as tw
 from tilewright.backends.llvm.kernel import Kernel
 from tilewright.backends.llvm.toolchain import object_code
 from tilewright.database.store import Database
-from tilewright.driver import kernels, pipeline
+from tilewright.driver import kernel_source, kernels, pipeline
 from tilewright.driver.gate import check_accuracy, runnable
 from tilewright.driver.options import make_options
 from tilewright.driver.pipeline import Driver, host
@@ -152,7 +152,7 @@ FAULTS = {
 def test_faulty_kernels_never_reach_the_caller(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "compile_kernel", _faulty(FAULTS[fault]))
     monkeypatch.setattr(kernels, "_built", {})
-    monkeypatch.setattr(pipeline, "CHECK", replace(pipeline.CHECK, timeout_s=1.0))
+    monkeypatch.setattr(kernel_source, "CHECK", replace(kernel_source.CHECK, timeout_s=1.0))
     database = Database(":memory:")
     fast = compiled(strided, database=database)
     np.testing.assert_allclose(fast(INPUT), jax.jit(strided)(INPUT), rtol=1e-4, atol=1e-5)

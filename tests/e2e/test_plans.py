@@ -116,13 +116,24 @@ def attention(q, k, v):
     return jax.nn.softmax(q @ k.transpose(0, 2, 1)) @ v
 
 
+def any_kernel(tasks: Sequence[Task]) -> dict[str, Choice]:
+    """Kernels that exist as far as this test is concerned."""
+    return {task.key: Choice((), Kernel("none", b"", 1, 0, (), 1)) for task in tasks}
+
+
+def test_steps_without_kernels_are_not_taken():
+    parts = cut_up(attention, drawn(8, 8, 64), drawn(8, 1024, 64), drawn(8, 1024, 64))
+    predictions = Predictions(TARGET)
+    assert improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, lambda _: {})) is parts
+
+
 @pytest.mark.parametrize(("queries", "steps"), [(8, 1), (512, 0)])
 def test_few_queries_are_predicted_to_be_cheaper_apart(queries, steps):
     """Vectors run along the queries of streamed attention: with few of them, stored scores cost less."""
     parts = cut_up(attention, drawn(8, queries, 64), drawn(8, 1024, 64), drawn(8, 1024, 64))
     assert [region.kind for region, _ in parts.regions] == ["stream"]
     predictions = Predictions(TARGET)
-    found = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions))
+    found = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, any_kernel))
     assert [step.primitive for step in found.trace] == ["cut"] * steps
     assert total_seconds(found, predictions) <= total_seconds(parts, predictions)
 
@@ -211,7 +222,7 @@ def test_files_without_a_signature_are_rebuilt_with_their_plan(one_step, tmp_pat
     assert loaded.status.endswith(f"{kernels} of {kernels} kernels built and checked here")
     np.testing.assert_array_equal(loaded(x), want)
     greedy = tilewright.load(rewritten(path, partition_json=b'[["cut","%999",[]]]'), database=":memory:")
-    assert f"of {kernels} kernels" in greedy.status, "a step that does not apply costs speed"
+    assert greedy.status.startswith("plain JAX"), "no schedule was recorded for the greedy region"
     np.testing.assert_allclose(greedy(x), want, rtol=1e-4, atol=1e-4)
     with pytest.raises(ArtifactError, match=r"partition\.json is not valid"):
         tilewright.load(rewritten(path, partition_json=b"{}"), database=":memory:")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright.driver import pipeline
+from tilewright.driver import predictions
 from tilewright.passes.schedule import Step
 
 
 def test_the_next_schedule_is_taken_where_the_first_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = pipeline.predicted_choices
+    known = predictions.preferred
     tried: list[str] = []
 
     def worse(*args):
@@ -24,7 +24,7 @@ def test_the_next_schedule_is_taken_where_the_first_is_refused(monkeypatch: pyte
         tried.append(found[0].sketch)
         return [first, dataclasses.replace(found[0], trace=unrolled), *found]
 
-    monkeypatch.setattr(pipeline, "predicted_choices", worse)
+    monkeypatch.setattr(predictions, "preferred", worse)
     w = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
     fast = tw.compile(lambda x: np.float32(2) * (x @ w), effort=0, database=":memory:")
     x = np.ones((64, 256), np.float32)
