@@ -86,9 +86,9 @@ def _nest(work: WorkloadAnatomy, trace: Trace) -> _Nest | None:
         return None
     around = next(n for n, s in enumerate(trace) if s.primitive == "compute_at")
     band = _sizes(work, root, trace[:around])
-    if not band:
-        return None
     reducing = [n for n in range(len(work.names)) if work.reduced[n].any()]
+    if not band or not reducing:
+        return None
     tiles: dict[int, dict[int, int]] = {}
     for number in reducing:
         own, host = work.names[number], _host(work, number, placed)
@@ -150,7 +150,8 @@ def _spans(work: WorkloadAnatomy, nest: _Nest) -> list[np.ndarray]:
         for access in work.accesses:
             if access.block == number and access.private and not access.writes:
                 size = np.minimum(1.0 + access.strides @ (span - 1.0), access.shape)
-                size[nest.axis] = _average(size[nest.axis], access.shape[nest.axis], nest, work)
+                if nest.axis < len(size):
+                    size[nest.axis] = _average(size[nest.axis], access.shape[nest.axis], nest, work)
                 needed[access.buffer] = np.maximum(needed.get(access.buffer, 0.0), size)
     return spans
 
