@@ -15,6 +15,7 @@ import numpy as np
 from ..ir.target import Target
 from ..passes.schedule import Trace
 from .anatomy import Access, WorkloadAnatomy
+from .banded import banded_seconds
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
@@ -143,8 +144,8 @@ class FeatureExtractor:
         return np.stack([np.broadcast_to(columns[n], len(nests)) for n in FEATURE_NAMES], axis=1).astype(np.float32)
 
     def _streamed(self, traces: Sequence[Trace], predicted: np.ndarray) -> np.ndarray:
-        """The prediction, with that of `stream_seconds` for traces that stream."""
-        own = [stream_seconds(self.work, trace, self.target) for trace in traces]
+        """The prediction, with that of `stream_seconds` or `banded_seconds` for traces that fuse several reductions."""
+        own = [_of_several(self.work, trace, self.target) for trace in traces]
         usual = np.broadcast_to(predicted, len(traces))
         return np.array([p if s is None else s for s, p in zip(own, usual, strict=True)])
 
@@ -367,6 +368,12 @@ class FeatureExtractor:
         both = np.maximum(compute, moving) + 0.3 * np.minimum(compute, moving)
         threads = max(self.target.threads, 1)
         return DISPATCH_S + both * np.maximum(columns["imbalance"], 1.0) / threads / self.hz
+
+
+def _of_several(work: WorkloadAnatomy, trace: Trace, target: Target) -> float | None:
+    """Seconds of a trace that fuses several reductions, which the features don't describe; None for any other."""
+    streamed = stream_seconds(work, trace, target)
+    return banded_seconds(work, trace, target) if streamed is None else streamed
 
 
 def _elements(access: Access, spans: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..ir.graph import Graph
+from .chains import chains
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, apply_graph_step, value_name
 from .lower import IDENTITIES, VIEWS
@@ -50,13 +51,17 @@ def graph_choices(grouping: Grouping, name: str) -> Iterator[Step]:
 
 @enumerates
 def group(grouping: Grouping) -> Iterator[Step]:
-    """Each region with each one that feeds it."""
+    """Each region with each one that feeds it, and chains of several regions."""
     made = {grouping.result(r): r for r in grouping.regions}
     for region in grouping.regions:
         read = dict.fromkeys(v for m in region.members for v in grouping.graph.ops[m].operands)
         for value in read:
             if value in made and made[value] is not region:
                 yield Step("group", value_name(grouping.result(region)), (value_name(value),))
+    for *feeding, last in chains(grouping):
+        if len(feeding) > 1:
+            names = tuple(value_name(grouping.result(region)) for region in feeding)
+            yield Step("group", value_name(grouping.result(last)), names)
 
 
 @enumerates

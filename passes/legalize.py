@@ -67,6 +67,7 @@ def legalize(func: LoopFunc, lanes: int) -> LoopFunc:
     body = _simplify(body, {})
     body = None if body is None else peel(body, {})
     body = _simplify(body, {})
+    body = rewrite(body, lambda s: _limits_as_guards(s) if isinstance(s, Block) else s) if body is not None else None
     body = _simplify(choose(body, lanes), {}) if body is not None else None
     body = rewrite(body, lambda s: _skip_guard(s) if isinstance(s, Block) else s) if body else None
     body = _simplify(_hoist(body), {}) if body is not None else None
@@ -227,6 +228,17 @@ def _dtype(expr: Expr) -> str:
 
 
 # ---- guards
+
+
+def _limits_as_guards(block: Block) -> Block:
+    """An iterator of one value that a limit may leave without any becomes a guard, which can move out of loops."""
+    cut = [i for i in block.iters if i.extent == 1 and i.limit is not None and not i.vectorized]
+    if not cut or (block.guard and block.guard_mode != "skip"):
+        return block
+    guards = tuple(i.limit - 1 for i in cut if i.limit is not None)
+    rest = replace(block, iters=tuple(i for i in block.iters if i not in cut))
+    moved = map_block_indices(rest, lambda e: e.substitute({i.name: constant(0) for i in cut}))
+    return replace(moved, guard=(*moved.guard, *guards), guard_mode="skip")
 
 
 def _skip_guard(block: Block) -> Block:

@@ -32,13 +32,13 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     update = parts.reductions[0]
     data = [i for i in update.iters if i.kind == "data"]
     taps = [i for i in update.iters if i.kind == "reduce"]
-    if not data or not taps or not _along_channels(parts, update, data[-1]):
+    if not data or not taps or not along_channels(update, data[-1]):
         return None
     tile = data[-2] if len(data) > 1 else None
     lanes = vector_lanes(func, target)
     last = taps[-1].extent if taps[-1].extent <= 8 and (len(taps) > 1 or tile is not None) else 1
     grouped = any(r.index and _by_group(r.index[-1], data[-1].name) for r in reads(update.value))
-    rows = _position_tiles(tile, last, target, max(_GROUPED_STEPS // last, 1) if grouped else registers(target) // 2)
+    rows = position_tiles(tile, last, target, max(_GROUPED_STEPS // last, 1) if grouped else registers(target) // 2)
     vectors = tuple(v for v in (1, 2, 4, 8) if v == 1 or v * lanes <= data[-1].extent)
     wide = min(2, vectors[-1]) if tile is None or (last <= _FEW_TAPS and not grouped) else 1
     outer = data[:-2]
@@ -62,7 +62,8 @@ def _by_position(channel: Iter, width: int, lanes: int, target: Target) -> bool:
     return few or ragged
 
 
-def _along_channels(parts: Anatomy, update: Block, channel: Iter) -> bool:
+def along_channels(update: Block, channel: Iter) -> bool:
+    """Whether a reduction reads neighbouring elements along its channels, each of one channel or group."""
     taps = {i.name for i in update.iters if i.kind == "reduce"}
     for read in reads(update.value):
         where = [n for n, e in enumerate(read.index) if channel.name in e.variables()]
@@ -81,7 +82,15 @@ def _by_group(index: AffineExpr, channel: str) -> bool:
     return len(quotients) == 1 and index.coefficient(channel) == 0
 
 
-def _position_tiles(tile: Iter | None, taps: int, target: Target, most: int) -> tuple[int, ...]:
+def position_tiles(tile: Iter | None, taps: int, target: Target, most: int) -> tuple[int, ...]:
+    """Numbers of positions that a register tile may hold, the fastest first, by counting instructions.
+
+    Args:
+        tile: the iterator along the tile.
+        taps: values along the tile that each position is reduced from inside the box.
+        target: the CPU.
+        most: positions that a tile may have.
+    """
     if tile is None:
         return (1,)
     count = registers(target)

@@ -202,9 +202,9 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
     steps: list[Step] = []
     panel_width = -(-width // lanes) * lanes
     if layout.constant and axis is not None:
-        steps += _packed(parts, match.panel, match.vector.name, panel_width, match.reduce)
+        steps += packed(parts, match.panel, match.vector.name, panel_width, match.reduce)
     if match.tile is not None and _packs_rows(parts, match):
-        steps += _packed(parts, match.other, match.tile.name, rows, match.reduce)
+        steps += packed(parts, match.other, match.tile.name, rows, match.reduce)
     strided = axis is not None and axis != len(match.panel.index) - 1
     copied = axis is not None and not layout.constant
     copied = copied and (strided or (match.tile is not None and match.tile.extent >= 4 * rows))
@@ -234,7 +234,7 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
     return (*steps, *cut_edges(match.update, tiles, root, used, list(match.reduce)))
 
 
-def _packed(parts: Anatomy, read: Read, name: str, width: int, reduce: tuple[Iter, ...]) -> list[Step]:
+def packed(parts: Anatomy, read: Read, name: str, width: int, reduce: tuple[Iter, ...]) -> list[Step]:
     """Lay a constant out in panels along an iterator, each in the order in which the reduction goes through it."""
     buffer, shape = read.buffer, list(parts.found[read.buffer].shape)
     variables = [e.single_variable() for e in read.index]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..ir.loop import LoopFunc, blocks
 from ..ir.target import Target
 from ..passes.schedule import Step
+from .banded import banded
 from .channelwise import channelwise
 from .columns import columns
 from .contraction import contraction
@@ -35,6 +36,7 @@ def plain(func: LoopFunc, target: Target) -> Sketch | None:
 
 RULES: tuple[SketchRule, ...] = (
     streaming,
+    banded,
     contraction,
     columns,
     channelwise,
