@@ -24,9 +24,10 @@ from ..backends.llvm.ffi import bind_plan, recorded_moments, recording_code
 from ..backends.llvm.phases import Phase, groups_of
 from ..backends.llvm.toolchain import assembly
 from ..costmodel.bounds import bound_seconds, flops, moved_bytes
+from ..driver.assembly import NativePlan
 from ..driver.options import make_options
-from ..driver.pipeline import Driver, Outcome, host, measured_host
-from ..driver.planning import NativePlan
+from ..driver.outcome import Outcome
+from ..driver.pipeline import Driver, host, measured_host
 from ..frontends.jaxpr import to_graph
 from ..ir import dtypes
 from ..ir.loop import LoopFunc
