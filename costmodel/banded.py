@@ -66,7 +66,8 @@ def banded_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     nest = _nest(work, trace)
     if nest is None:
         return None
-    band = _cycles(work, nest, target) + _EXPOSED * _moved(work, nest, target)
+    spans = _spans(work, nest)
+    band = _cycles(work, nest, spans, target) + _EXPOSED * _moved(work, nest, spans, target)
     late = _LATE if target.threads > 1 else 0.0
     return _DISPATCH_S + (math.ceil(nest.bands / target.threads) + late) * band / _hertz(target)
 
@@ -166,10 +167,9 @@ def _average(rows: float, extent: float, nest: _Nest, work: WorkloadAnatomy) -> 
 # ---- what that costs
 
 
-def _cycles(work: WorkloadAnatomy, nest: _Nest, target: Target) -> float:
+def _cycles(work: WorkloadAnatomy, nest: _Nest, spans: list[np.ndarray], target: Target) -> float:
     """Cycles of one thread to compute a band."""
     lanes = target.vector_bits // 32
-    spans = _spans(work, nest)
     chunks = 1 if nest.chunk is None else -(-int(work.extents[nest.chunk[0]]) // nest.chunk[1])
     last = max(nest.tiles)
     total = 0.0
@@ -226,9 +226,8 @@ def _by_channel(work: WorkloadAnatomy, number: int, vector: int) -> bool:
     return vector >= 0 and all(a.strides[:, vector].any() for a in found)
 
 
-def _moved(work: WorkloadAnatomy, nest: _Nest, target: Target) -> float:
+def _moved(work: WorkloadAnatomy, nest: _Nest, spans: list[np.ndarray], target: Target) -> float:
     """Cycles to write and read what lies between the stages of a band, and to read its rows of the input anew."""
-    spans = _spans(work, nest)
     between: dict[str, float] = {}
     read: dict[str, float] = {}
     for access in work.accesses:
@@ -236,7 +235,7 @@ def _moved(work: WorkloadAnatomy, nest: _Nest, target: Target) -> float:
         size = _touched(access, spans[access.block])
         if access.private and access.writes and not reduces and not _starts(work, nest, access.block):
             between[access.buffer] = size
-        if not access.private and not access.writes and reduces and _varies(work, nest, access):
+        if not access.private and not access.writes and reduces and _varies(work, access, size):
             read[access.buffer] = size
     chunks = 1 if nest.chunk is None else -(-int(work.extents[nest.chunk[0]]) // nest.chunk[1])
     held, written = sum(between.values()), 2.0 * chunks * sum(between.values())
@@ -252,10 +251,10 @@ def _touched(access: Access, span: np.ndarray) -> float:
     return float(np.prod(elements)) * access.itemsize
 
 
-def _varies(work: WorkloadAnatomy, nest: _Nest, access: Access) -> bool:
+def _varies(work: WorkloadAnatomy, access: Access, size: float) -> bool:
     """Whether bands read different parts of a buffer: weights are the same for all."""
     whole = np.where(work.members[access.block], work.extents, 1).astype(float)
-    return _touched(access, whole) > _touched(access, _spans(work, nest)[access.block])
+    return _touched(access, whole) > size
 
 
 def _starts(work: WorkloadAnatomy, nest: _Nest, number: int) -> bool:

@@ -26,11 +26,13 @@ from .sketch import Decisions, Sketch
 from .steps import cut_edges, share, trips
 from .tiles import Box, register_tiles, registers
 
-_TILES = 4
+_TILES = 2
 """Register tiles of each stage that are worth trying."""
 _MOST_BANDS = 8
 """A band of this part of the rows is the smallest one beside those of a few rows."""
 _FEW_ROWS = (1, 2, 4)
+_CHUNKS = 1
+"""Sizes of chunks that are worth trying, the largest ones: each more adds up once more."""
 _TAPS_IN_BOX = 8
 
 
@@ -132,8 +134,8 @@ class _Form:
         if not self._by_channel():
             return (0,)
         extent = self.chain.stages[-2].axes[-1].extent
-        sizes = (n * self.lanes for n in range(1, extent // self.lanes))
-        return (0, *(n for n in sizes if extent % n == 0))
+        sizes = [n * self.lanes for n in range(1, extent // self.lanes)]
+        return (0, *[n for n in sizes if extent % n == 0][-_CHUNKS:])
 
     def _by_channel(self) -> bool:
         """Whether the last stage reduces channels that all stages before it compute one by one."""
@@ -161,7 +163,7 @@ class _Form:
         else:
             wide = min(2, -(-channel.extent // self.lanes))
             rows = position_tiles(tile, self._in_box(stage), self.target, registers(self.target) // 2)
-            found = [(r, v) for r in rows[: _TILES // 2] for v in (wide, 1)[:wide]]
+            found = [(r, v) for r in rows[:_TILES] for v in (wide, 1)[:wide]][:_TILES]
         return tuple(f"{rows}x{vectors}" for rows, vectors in found)
 
     def _box(self, stage: Stage) -> Box:
