@@ -123,6 +123,11 @@ REFUSED = {
         ("max", "j", 2),
         "parts of add with the same factor",
     ),
+    "condition on sums": (
+        changed(SOFTMAX, "div(p[i, j], l[i])", "select_n(gt(l[i], 1.0:float32), p[i, j], p[i, j])"),
+        ("max", "j", 2),
+        "a condition that does not depend on what is reduced",
+    ),
     "no exponential": (
         changed(SOFTMAX, "div(p[i, j], l[i])", "div(s[i, j], l[i])"),
         ("max", "j", 2),
