@@ -142,10 +142,11 @@ def phase_times(moments: np.ndarray) -> list[PhaseTime]:
     entered, shared, left = (np.where(moments[..., i] > 0, moments[..., i], np.nan) for i in range(3))
     ends = np.nanmax(left, axis=1)
     starts = np.concatenate([np.nanmin(entered[:, :, :1], axis=1), ends[:, :-1]], axis=1)
-    waiting = np.nanmean(ends[:, None] - shared, axis=1)
+    waited = ends[:, None] - shared
+    waiting = np.nansum(waited, axis=1) / np.maximum(np.isfinite(waited).sum(axis=1), 1)
     return [
         PhaseTime(float(s), float(w))
-        for s, w in zip(np.median(ends - starts, axis=0), np.nanmedian(waiting, axis=0), strict=True)
+        for s, w in zip(np.median(ends - starts, axis=0), np.median(waiting, axis=0), strict=True)
     ]
 
 

@@ -18,12 +18,15 @@ STRUCTS = (
     "XLA_FFI_CallFrame",
     "XLA_FFI_Error_Create_Args",
     "XLA_FFI_Error_Destroy_Args",
-    "XLA_FFI_Extension_Base",
+    "XLA_FFI_InternalExtension",
     "XLA_FFI_Metadata",
     "XLA_FFI_Metadata_Extension",
     "XLA_FFI_ThreadPool_NumThreads_Args",
     "XLA_FFI_ThreadPool_Schedule_Args",
 )
+
+#: Names in headers of earlier jaxlibs (before 0.11), and what the same is called since.
+RENAMED = {"XLA_FFI_Extension_Base": "XLA_FFI_InternalExtension"}
 
 _POINTER = 8
 _SCALARS = {
@@ -91,6 +94,8 @@ def read_abi(include_dir: Path) -> XlaAbi:
 
 def parse_abi(text: str) -> XlaAbi:
     """Parse the text of ``c_api.h``; see `read_abi`."""
+    for before, now in RENAMED.items():
+        text = re.sub(rf"\b{before}\b", now, text)
     header = _Header(_COMMENT.sub(" ", text))
     missing = [name for name in STRUCTS if name not in header.structs]
     if missing:

@@ -380,7 +380,7 @@ define ptr @tilewright_handle(ptr %frame, ptr %plan) {
   %plain = icmp eq ptr %extension, null
   br i1 %plain, label %call, label %extended
 extended:
-  %kind = load i32, ptr XLA_FFI_Extension_Base.type(%extension)
+  %kind = load i32, ptr XLA_FFI_InternalExtension.type(%extension)
   %is_question = icmp eq i32 %kind, $METADATA
   br i1 %is_question, label %question, label %call
 question:

@@ -48,8 +48,9 @@ def test_every_phase_of_a_block_is_recorded() -> None:
     (native,) = outcome.natives
     phases, moments, _ = profile(native, 5, None)
     assert moments.shape[0] == 5 and moments.shape[2:] == (len(phases), 3)
-    caller = moments[:, 0]
-    assert (caller > 0).all() and (np.diff(caller.reshape(5, -1), axis=1) >= 0).all()
+    caller = moments[:, 0]  # has no share of a phase that the others finished first
+    assert (caller[..., [0, 2]] > 0).all()
+    assert all((np.diff(call[call > 0]) >= 0).all() for call in caller)
     assert all(time.seconds > 0 and time.waiting >= 0 for time in phase_times(moments))
     assert {s.kernel for p in phases for s in p.stages} <= stage_work(outcome).keys()
 

@@ -36,8 +36,8 @@ MEASURED = (
     (r"\b[0-9a-f]{12,}\b", "#"),
     (r"-?\d+\.\d+(e[-+]?\d+)?", "#"),
     (r"\b\d+%", "#%"),
-    (r"(?m)^ {4}\d+x .*$", "    #"),  # regions in a report: how many were measured in the budget depends on the machine
-    (r"(?m)^ {8}.*$", "        #"),  # and their schedules
+    (r"(?m)^  plan: .*\n", ""),  # which regions are kernels of their own is chosen by time
+    (r"(?m)(^ {4}\d+x .*\n {8}.*\n?)+", "    #\n"),  # and so are the regions in a report, with their schedules
     (r" +", " "),
 )
 """What differs from run to run, and what stands for it."""

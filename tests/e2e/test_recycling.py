@@ -36,6 +36,13 @@ def softmax() -> Any:
 
 
 @functools.cache
+def at_once() -> bool:
+    """Whether XLA runs a native call in the thread that calls; results that are not there yet are not recycled."""
+    function = softmax()
+    return all(function(argument(seed)).is_ready() for seed in range(4))
+
+
+@functools.cache
 def shared() -> Any:
     """One function for all tests that leave it as it is."""
     return softmax()
@@ -66,6 +73,8 @@ def place(array: jax.Array) -> int:
 
 
 def test_memory_is_used_again() -> None:
+    if not at_once():
+        pytest.skip("this jaxlib runs native calls in threads of its own")
     function = softmax()
     warm(function)
     places = set[int]()
@@ -323,6 +332,7 @@ def test_every_element_type(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * SHAPE[0] * SHAPE[1]
+    monkeypatch.setattr(recycling, "_shelf", recycling._Shelf())
     monkeypatch.setattr(recycling, "MOST_BYTES", 2 * size)
     functions = [softmax() for _ in range(3)]
     for function in functions:
