@@ -28,6 +28,7 @@ from jax.extend.core import (
 from ..frontends.avals import aval_of
 from ..frontends.jaxpr import JaxOp
 from ..frontends.primitives import decode, primitive
+from ..frontends.scan_params import scan_params
 from ..ir.graph import Graph, GraphError, Op, TensorType
 from ..passes.promote import promote
 
@@ -106,8 +107,7 @@ def _equation(op: Op, operands: list[Any], results: list[Var]) -> JaxprEqn:
         ref = op.ref
         return new_jaxpr_eqn(operands, results, ref.primitive, ref.params, ref.effects, ctx=ref.ctx)
     if op.body is not None:
-        params = {**op.params, "jaxpr": emit(op.body)}
-        return new_jaxpr_eqn(operands, results, jax.lax.scan_p, params, no_effects)
+        return new_jaxpr_eqn(operands, results, jax.lax.scan_p, scan_params(op.params, emit(op.body)), no_effects)
     return new_jaxpr_eqn(operands, results, _primitive(op), decode(op.opcode, op.params), no_effects)
 
 

@@ -13,9 +13,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Va
 
 from ..ir import dtypes
 from ..ir.graph import Graph, GraphBuilder, Op, TensorType
-from ..ir.scan import PARAMS, SCAN
+from ..ir.scan import SCAN
 from .avals import UnsupportedProgram, is_extended, type_of
 from .primitives import encode
+from .scan_params import plain_scan
 
 # Calls that are inlined, with the parameter that holds the callee. Custom derivatives may go because differentiation
 # happens above this level.
@@ -98,8 +99,8 @@ class _Reader:
         if name == "pvary" and operands[0] in self.builder.constants:
             return [self.builder.constant(self.builder.constants[operands[0]].value, types[0])]
         if usual and name == SCAN and not eqn.effects and (body := _plain_body(eqn.params["jaxpr"])) is not None:
-            params = {name: value for name, value in eqn.params.items() if name != "jaxpr"}
-            if PARAMS == set(params):
+            params = plain_scan(eqn.params)
+            if params is not None:
                 return self.builder.add(SCAN, operands, params, types, body=body)
         params = encode(eqn.primitive, eqn.params) if usual and not eqn.effects else None
         if params is not None:

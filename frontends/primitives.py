@@ -111,13 +111,15 @@ def _probes() -> dict[str, Callable[[Any], Any]]:
     """Calls that show which optional parameters a primitive has, for those that have any."""
     accuracy = "cbrt cos exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh".split()
     table: dict[str, Callable[[Any], Any]] = {name: getattr(lax, name) for name in accuracy}
+    for name in ("reduce_max", "reduce_min", "reduce_sum"):
+        reduce = getattr(lax, name)
+        table[name] = lambda x, reduce=reduce: reduce(lax.broadcast(x, (2,)), axes=(0,))
     table |= {
         "mul": lambda x: lax.mul(x, x),
         "broadcast_in_dim": lambda x: lax.broadcast_in_dim(x, (2,), ()),
         "convert_element_type": lambda x: lax.convert_element_type(x, np.int32),
         "iota": lambda x: lax.iota(np.int32, 2),
         "reshape": lambda x: lax.reshape(x, (1, 1)),
-        "reduce_sum": lambda x: lax.reduce_sum(lax.broadcast(x, (2,)), axes=(0,)),
         "dot_general": lambda x: lax.dot(lax.broadcast(x, (2, 2)), lax.broadcast(x, (2, 2))),
         "conv_general_dilated": lambda x: lax.conv_general_dilated(
             lax.broadcast(x, (1, 1, 1)), lax.broadcast(x, (1, 1, 1)), (1,), "VALID"
