@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from pallas_devices import need_lowering
 from pallas_programs import LARGE, check, matmul, program, run, scheduled, softmax
 from programs import random_program, tile
 from traces import Traces
@@ -266,6 +267,7 @@ def test_integer_operations_are_defined_everywhere(op, route):
     want = getattr(jax.lax, op)(*map(jnp.asarray, arrays))
     np.testing.assert_array_equal(run(func, arrays, ROUTES[route])[0], want)
     np.testing.assert_array_equal(interpret(func, arrays)[0], want)
+    need_lowering(ROUTES[route])
     emit(func, ROUTES[route])
 
 
@@ -278,6 +280,7 @@ def test_floats_that_no_integer_holds_are_converted_as_jax_does(route):
           y[i] = convert_element_type(x[i]):int32
     """)
     np.testing.assert_array_equal(run(func, [_FLOATS], ROUTES[route])[0], jnp.asarray(_FLOATS).astype(jnp.int32))
+    need_lowering(ROUTES[route])
     emit(func, ROUTES[route])
 
 
@@ -416,6 +419,7 @@ def test_steps_in_memory_are_lowered_for_cuda(rng):
     """)
     x = values((8, 200), rng)
     np.testing.assert_array_equal(run(func, [x], TRITON)[0], x[:, 5:197:3])
+    need_lowering(TRITON)
     emit(func, TRITON)
 
 

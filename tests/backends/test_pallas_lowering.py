@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pallas_devices import need_lowering
 from pallas_programs import LARGE, program, scheduled
 from pallas_text import HEADER, module_text
 
@@ -29,6 +30,7 @@ def test_kernels_are_lowered_for_a_tpu(name):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_kernels_are_lowered_for_cuda(name):
+    need_lowering(TRITON)
     func = scheduled(LARGE[name], GPU_TILES)
     exported = lowered(emit(func, TRITON), func, TRITON)
     assert exported.platforms == ("cuda",)
