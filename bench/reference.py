@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from ..frontends.scan_params import plain_scan
+
 _WIDE = np.dtype(np.float64)
 _WIDENED = {
     np.dtype(np.float32): _WIDE,
@@ -156,7 +158,10 @@ def _call(program: core.Jaxpr | core.ClosedJaxpr, operands: Sequence[Any]) -> li
 
 
 def _scan(parameters: Mapping[str, Any], operands: list[Any]) -> Sequence[Any]:
-    fixed, carried = parameters["num_consts"], parameters["num_carry"]
+    numbers = plain_scan(parameters)
+    if numbers is None:
+        raise ValueError(f"expected a loop with known parameters, found {sorted(parameters)}")
+    fixed, carried = numbers["num_consts"], numbers["num_carry"]
     constants, carry, rows = operands[:fixed], operands[fixed : fixed + carried], operands[fixed + carried :]
 
     def body(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import pytest
 from markdown_it import MarkdownIt
 
@@ -99,6 +100,8 @@ def test_code_runs_and_prints_what_the_page_says(page, request, tmp_path):
     blocks = [block for block in blocks_of(page.read_text()) if full or not block.slow]
     if not blocks:
         pytest.skip("no code to run")
+    if page.name == "pallas.md" and jax.__version_info__ >= (0, 11) and jax.default_backend() != "gpu":
+        pytest.skip("since JAX 0.11 kernels for Triton are lowered only where there is a GPU")
     for block, printed in zip(blocks, run(page, blocks, tmp_path), strict=True):
         assert matches(block.output, printed), f"{page}:{block.line} printed:\n{printed}\n{masked(printed)}"
 
