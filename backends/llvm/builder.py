@@ -7,7 +7,7 @@ used wherever they dominate. Types come as `VType`; booleans are ``i1`` in regis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -17,12 +17,12 @@ from .constants import scalar_constant
 _SCALAR_TEXT = {
     **{name: f"i{name.lstrip('uint')}" for name in INTEGERS},
     "float16": "half",
-    "bfloat16": "bfloat",
+    "bfloat16": "i16",  # its bits: LLVM calls a library for scalars of its own type where it has no instructions
     "float32": "float",
     "float64": "double",
     "bool": "i1",
 }
-_SUFFIX = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64"}
+_SUFFIX = {"half": "f16", "float": "f32", "double": "f64"}
 _FLOAT_PREDICATE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 _SIGNED_PREDICATE = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge"}
 _UNSIGNED_PREDICATE = {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge"}
@@ -254,9 +254,7 @@ class Builder:
     def fneg(self, t: VType, a: str) -> str:
         """``-a``: flips the sign bit, of NaN and zero as well."""
         if t.dtype == "bfloat16":
-            i = t.with_dtype("uint16")
-            flipped = self.op("xor", i, self.cast("bitcast", a, t, i), self.const(0x8000, i))
-            return self.cast("bitcast", flipped, i, t)
+            return self.op("xor", t, a, self.const(0x8000, t.with_dtype("uint16")))
         return self.value(f"fneg {t.text} {a}")
 
     def intrinsic(self, name: str, t: VType, *args: str, flags: str = "") -> str:
@@ -293,6 +291,8 @@ class Builder:
         Returns:
             A boolean with as many lanes. NaN is unequal to and not ordered with everything, as in ``lax``.
         """
+        if t.dtype == "bfloat16":
+            return self.compare(predicate, t.with_dtype("float32"), self.widen(a, t), self.widen(b, t))
         if t.is_float:
             return self.value(f"fcmp {_FLOAT_PREDICATE.get(predicate, predicate)} {t.text} {a}, {b}")
         names = _SIGNED_PREDICATE if t.dtype in SIGNED else _UNSIGNED_PREDICATE
@@ -300,8 +300,6 @@ class Builder:
 
     def select(self, t: VType, cond: str, a: str, b: str) -> str:
         """``a`` where ``cond`` (a boolean with as many lanes as ``t``) holds, else ``b``."""
-        if t.dtype == "bfloat16" and t.lanes:
-            return self._as_integers(t, (a, b), lambda i, a, b: self.select(i, cond, a, b))
         return self.value(f"select {vtype('bool', t.lanes).text} {cond}, {t.text} {a}, {t.text} {b}")
 
     def cast(self, opcode: str, a: str, src: VType, dst: VType) -> str:
@@ -309,6 +307,15 @@ class Builder:
         if not opcode.endswith(".sat"):
             return self.value(f"{opcode} {src.text} {a} to {dst.text}")
         return self.call(f"llvm.{opcode}.{dst.suffix}.{src.suffix}", dst.text, ((src.text, a),))
+
+    def widen(self, a: str, t: VType) -> str:
+        """A float of 16 bits as float32, exactly."""
+        wide = t.with_dtype("float32")
+        if t.dtype != "bfloat16":
+            return self.cast("fpext", a, t, wide)
+        bits = t.with_dtype("uint32")
+        top = self.op("shl", bits, self.cast("zext", a, t, bits), self.const(16, bits))
+        return self.cast("bitcast", top, bits, wide)
 
     # Vectors ----------------------------------------------------------------------------------------------------------
 
@@ -331,16 +338,8 @@ class Builder:
 
     def shuffle(self, t: VType, a: str, b: str, indices: Sequence[int]) -> str:
         """Lanes of ``a`` followed by ``b`` (both of type ``t``) picked by constant ``indices``, -1 for don't care."""
-        if t.dtype == "bfloat16":
-            return self._as_integers(t, (a, b), lambda i, a, b: self.shuffle(i, a, b, indices))
         picks = ", ".join(f"i32 {i}" if i >= 0 else "i32 poison" for i in indices)
         return self.value(f"shufflevector {t.text} {a}, {t.text} {b}, <{len(indices)} x i32> <{picks}>")
-
-    def _as_integers(self, t: VType, args: tuple[str, str], emit: Callable[[VType, str, str], str]) -> str:
-        """What moves vectors of bfloat16, done with their bits: LLVM takes them apart where it has no instructions."""
-        i = t.with_dtype("uint16")
-        a, b = (x if x == "poison" else self.cast("bitcast", x, t, i) for x in args)
-        return self.cast("bitcast", emit(i, a, b), i, t)
 
     def reduce(self, name: str, t: VType, a: str) -> str:
         """Reduce the lanes of ``a`` as a tree: ``fadd fmul add mul and or xor smax umax fmaximum fminimum ...``."""

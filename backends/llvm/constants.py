@@ -8,7 +8,7 @@ from ...ir.dtypes import FLOATS, SIGNED
 
 
 def scalar_constant(value: float | int | bool, dtype: str) -> str:
-    """LLVM's text of one constant, floats as their bits.
+    """LLVM's text of one constant, floats as their bits (those of bfloat16 as an integer).
 
     Args:
         value: The number; rounded to a float type, wrapped around to an integer type.
@@ -29,7 +29,7 @@ def scalar_constant(value: float | int | bool, dtype: str) -> str:
     if dtype == "float32":
         # LLVM writes a float as the double with the same value.
         return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
-    return f"0xR{_bfloat16_bits(rounded):04X}"
+    return str(_bfloat16_bits(rounded))
 
 
 def _packed(code: str, number: float) -> bytes:

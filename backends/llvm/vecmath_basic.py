@@ -33,7 +33,7 @@ def through_float32(emitter: Emitter) -> Emitter:
 
     def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
         wide = t.with_dtype("float32")
-        return convert(b, emitter(b, wide, [b.cast("fpext", x, t, wide) for x in args], params), wide, t)
+        return convert(b, emitter(b, wide, [b.widen(x, t) for x in args], params), wide, t)
 
     return emit
 
@@ -43,7 +43,7 @@ def _widened(emitter: Emitter) -> Emitter:
 
     def emit(b: Builder, t: VType, args: Sequence[str], params: Params) -> str:
         wide = t.with_dtype("float32")
-        return emitter(b, wide, [b.cast("fpext", x, t, wide) for x in args], params)
+        return emitter(b, wide, [b.widen(x, t) for x in args], params)
 
     return emit
 
@@ -300,7 +300,7 @@ def _convert_to_integer(b: Builder, x: str, src: VType, dst: VType) -> str:
     """Truncated; saturates, and makes zero of NaN. LLVM's own saturating conversions take vectors apart."""
     if itemsize(src.dtype) == 2:
         wide = src.with_dtype("float32")
-        return _convert_to_integer(b, b.cast("fpext", x, src, wide), wide, dst)
+        return _convert_to_integer(b, b.widen(x, src), wide, dst)
     bits, signed = 8 * itemsize(dst.dtype), dst.dtype in SIGNED
     low, above = (-(1 << (bits - 1)), 1 << (bits - 1)) if signed else (0, 1 << bits)
     # Both bounds are powers of two, which floats hold exactly.
@@ -321,6 +321,8 @@ def _convert_to_float(b: Builder, x: str, src: VType, dst: VType) -> str:
         return convert(b, convert(b, x, src, middle), middle, dst)
     if not src.is_float:
         return b.cast("sitofp" if src.dtype in SIGNED else "uitofp", x, src, dst)
+    if itemsize(src.dtype) == 2:
+        return convert(b, b.widen(x, src), src.with_dtype("float32"), dst)
     if itemsize(dst.dtype) > itemsize(src.dtype):
         return b.cast("fpext", x, src, dst)
     return _to_bfloat16(b, x, src, dst) if dst.dtype == "bfloat16" else b.cast("fptrunc", x, src, dst)
@@ -329,8 +331,9 @@ def _convert_to_float(b: Builder, x: str, src: VType, dst: VType) -> str:
 def _to_bfloat16(b: Builder, x: str, src: VType, dst: VType) -> str:
     """A float32 rounded to nearest, ties to even. LLVM calls a library for it where there is no instruction."""
     if "avx512bf16" in b.features:
-        return b.cast("fptrunc", x, src, dst)
-    whole, half = src.with_dtype("uint32"), src.with_dtype("uint16")
+        own = f"<{dst.lanes} x bfloat>" if dst.lanes else "bfloat"
+        return b.value(f"bitcast {own} {b.value(f'fptrunc {src.text} {x} to {own}')} to {dst.text}")
+    whole = src.with_dtype("uint32")
     bits = b.cast("bitcast", x, src, whole)
     top = b.op("lshr", whole, bits, b.const(16, whole))
     odd = b.op("and", whole, top, b.const(1, whole))
@@ -338,7 +341,7 @@ def _to_bfloat16(b: Builder, x: str, src: VType, dst: VType) -> str:
     rounded = b.op("lshr", whole, b.op("add", whole, bits, rounding), b.const(16, whole))
     quiet = b.op("or", whole, top, b.const(0x40, whole))
     chosen = b.select(whole, b.compare("uno", src, x, x), quiet, rounded)
-    return b.cast("bitcast", b.cast("trunc", chosen, whole, half), half, dst)
+    return b.cast("trunc", chosen, whole, dst)
 
 
 def bitcast(b: Builder, x: str, src: VType, dst: VType) -> str:

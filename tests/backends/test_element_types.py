@@ -14,11 +14,14 @@ from jax import lax
 
 from tilewright.backends.llvm.codegen import compile_kernel
 from tilewright.backends.llvm.vecmath import SUPPORTED
+from tilewright.driver.planning import partition
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir import dtypes
 from tilewright.ir.interp import interpret
 from tilewright.ir.target import Target, detect_target
 from tilewright.passes.lower import Workload, lower
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
 from tilewright.passes.schedule import replay
 from tilewright.search.sketch import sketches
 
@@ -154,6 +157,21 @@ def test_a_tail_of_one_lane_is_stored_alone(source, target):
         fn = lambda x, t=dtype: lax.convert_element_type(x, t)  # noqa: E731
         (got,) = run(lowered(fn, x), TARGETS[target], [x])
         same(got, jax.jit(fn)(x), f"{source} to {dtype}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_chosen_elements_of_narrow_floats(dtype, target, rng):
+    """Single elements that cross branches: no library is called for them, which no kernel could be linked with."""
+    x = rng.standard_normal(40).astype(dtypes.to_numpy(dtype))
+    at = rng.integers(-5, 90, 23).astype(np.int32)
+
+    def fn(x: Any, at: Any) -> Any:
+        return jnp.take(lax.pad(x, jnp.ones((), x.dtype), [(1, 2, 1)]), at, mode="clip")
+
+    workload = partition(PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(fn)(x, at)))).workloads.popitem()[1]
+    (got,) = run(workload, TARGETS[target], [x, at])
+    same(got, jax.jit(fn)(x, at), dtype)
 
 
 SHAPES = ((13, 67), (1, 1), (5, 1), (1, 130), (0, 4), (3, 0))
