@@ -181,14 +181,15 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
 
 
 def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
-    """Each region's own task, by the values that the region computes."""
+    """Each region's own task, by the values that the region computes: of equal regions, the first one may be gone."""
+    found: dict[tuple[int, ...], Task] = {}
     if known is None:
-        return {}
-    return {
-        known.grouping.values(region): replace(known.tasks[key], workload=known.workloads[region.members], count=1)
-        for region, key in known.regions
-        if key
-    }
+        return found
+    for region, key in known.regions:
+        if key:
+            own, workload = subgraph(known.graph, region.members), known.workloads[region.members]
+            found[known.grouping.values(region)] = replace(known.tasks[key], workload=workload, region=own, count=1)
+    return found
 
 
 def region_task(graph: Graph, region: Region) -> Task | None:

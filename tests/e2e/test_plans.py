@@ -27,6 +27,7 @@ from tilewright.driver.plan_contest import PlanContest
 from tilewright.driver.planning import Choice, Partition, Task, extended, part_of, partition
 from tilewright.driver.plans import Offer, improved, predicted_faster, total_seconds
 from tilewright.driver.predictions import Predictions
+from tilewright.driver.verification import task_references
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.target import Target
 from tilewright.passes.graph_choices import graph_candidates
@@ -41,6 +42,7 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 WEIGHT = drawn(24, 40)
+SQUARE = drawn(24, 24)
 
 
 def block(x):
@@ -97,6 +99,25 @@ def test_equal_regions_change_together():
     kinds = [region.kind for region, _ in changed.regions]
     assert len(changed.trace) >= 2 and kinds.count("contraction") == 3
     assert improved(parts, predictions, lambda *_: []) is parts
+
+
+def test_a_task_is_that_of_a_region_which_is_left():
+    """Of equal regions the first one is cut; what is measured for the task has to fit the other one."""
+
+    def twice(x):
+        y = jnp.tanh(x @ SQUARE)
+        return jnp.tanh(y @ SQUARE)
+
+    parts = cut_up(twice, drawn(16, 24))
+    (task,) = parts.tasks.values()
+    assert task.count == 2
+    first = parts.grouping.regions[0]
+    changed = extended(parts, (Step("cut", value_name(parts.grouping.values(first)[0])),))
+    assert len(changed.tasks) == 3 and task.key in changed.tasks
+    for known in changed.tasks.values():
+        assert set(known.workload.inputs) == known.region.inputs.keys()
+        assert set(known.workload.outputs) == set(known.region.outputs)
+    task_references(list(changed.tasks.values()), 0)
 
 
 def test_some_regions_as_a_program_of_their_own():
