@@ -38,7 +38,7 @@ from .options import Options
 from .outcome import Outcome
 from .plan_contest import PlanContest
 from .planning import Choice, Partition, Task, extended, partition
-from .plans import Kernels, improved, predicted_faster
+from .plans import Kernels, improved, predicted_faster, replayed
 from .predictions import Predictions
 from .time_tiles import tile_time
 from .tuning import search_budget, tune
@@ -147,7 +147,7 @@ class Driver:
         """
         outcome = self.outcome
         try:
-            parts = outcome.parts = self._replanned(partition(graph), steps)
+            parts = outcome.parts = replayed(partition(graph), steps)
             tasks = [t for t in parts.tasks.values() if t.key in traces]
             choices = self.source.first_built(tasks, {t.key: [traces[t.key]] for t in tasks})
             if not measured:
@@ -235,14 +235,6 @@ class Driver:
             self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
         )
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
-
-    def _replanned(self, parts: Partition, steps: Trace) -> Partition:
-        """The greedy partition after recorded steps; as it is where another version's are refused."""
-        try:
-            return extended(parts, steps)
-        except ScheduleError as error:
-            _LOG.warning("ignoring a graph trace that is refused here: %s", error)
-            return parts
 
     # ---- traces and kernels
 
