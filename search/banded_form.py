@@ -34,9 +34,8 @@ class Stage:
     @property
     def axes(self) -> tuple[Iter, ...]:
         """Iterators along the axes of what it writes, in their order; vectors run along the last one."""
-        found = tuple(self.root.iterator(e.single_variable() or "") for e in self.root.write.index)
-        assert all(it is not None for it in found)
-        return found  # type: ignore[return-value]
+        own = {it.name: it for it in self.root.iters}
+        return tuple(own[e.single_variable() or ""] for e in self.root.write.index)
 
     @property
     def reduce(self) -> tuple[Iter, ...]:
