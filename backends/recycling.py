@@ -191,7 +191,8 @@ class _Shelf:
         own = self._of(owner)
         donated = [kept.let_go() for kept in own]
         owner.ended |= any(donated)
-        _jax.collect_garbage()
+        if not any(kept.free for kept in own):
+            _jax.collect_garbage()  # all of the process's: it may have much to give back, so not on every call
         for kept in reversed(own):  # of the last one most is in the caches
             if (kept.free or owner.ended) and self._remove(kept) and not owner.ended:
                 return kept.results

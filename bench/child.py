@@ -14,7 +14,6 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..frontends.jaxpr import to_graph
@@ -177,8 +176,11 @@ class Child:
 
 
 def _fresh(args: Sequence[np.ndarray]) -> list[Any]:
-    """Device arrays in memory of their own."""
-    return jax.block_until_ready([jnp.array(value) for value in args])
+    """Device arrays in memory of their own.
+
+    `jnp.array` would copy twice, and give its first copy back to the system during the next call.
+    """
+    return jax.block_until_ready([jax.device_put(value, may_alias=False) for value in args])
 
 
 def main(command: Sequence[str] | None = None) -> int:
