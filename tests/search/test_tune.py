@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from tilewright.bench.random_search import RandomSearch
 from tilewright.costmodel.dataset import TrainingData
 from tilewright.costmodel.features import FEATURE_NAMES
 from tilewright.costmodel.roofline import RooflineCostModel
-from tilewright.ir.measure import MeasureResult
+from tilewright.ir.measure import MeasureResult, TimingProtocol
 from tilewright.passes.schedule import ScheduleError
 from tilewright.search import space as space_module
 from tilewright.search.contest import TuneTask
 from tilewright.search.space import Candidate
-from tilewright.search.tune import Progress, SearchBudget, TuneResult, tune_tasks
+from tilewright.search.tune import Progress, SearchBudget, TuneResult, timing_of, tune_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +225,11 @@ def test_no_tasks() -> None:
 def test_building_in_threads_gives_the_same_choice() -> None:
     outcome = tune([task()], FakeRunner(), SearchBudget(), builders=3).outcomes[0]
     assert outcome.candidate is not None and factors(outcome.candidate.key) == (4, 16)
+
+
+@pytest.mark.parametrize(("l3_bytes", "cache"), [(256 << 10, "warm"), ((256 << 10) - 1, "rotate")])
+def test_workloads_that_fill_the_last_cache_are_timed_on_changing_buffers(l3_bytes: int, cache: str) -> None:
+    workload = task(rows=64)  # 64 KB in, 64 KB out
+    workload = replace(workload, target=replace(workload.target, l3_bytes=l3_bytes))
+    timing = TimingProtocol(threads=2, repeats=9)
+    assert timing_of(workload, timing) == replace(timing, cache=cache)
