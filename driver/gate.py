@@ -7,6 +7,7 @@ an interleaved, paired comparison with a confidence bound, in the process that w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from ..ir.graph import Graph
 from .references import largest_error, tolerance
 
 MIN_PAIRS = 5
-MAX_PAIRS = 40
+PAIRS = 40
 WARM_UP = 2
+_SAMPLE_S = 1e-4
+"""Shorter programs are called several times per sample: the clock and what goes before a call count less then."""
 
 Run = Callable[..., Sequence[Any]]
 
@@ -125,15 +128,22 @@ class Comparison:
     @property
     def lower_bound(self) -> float:
         """Lower end of a confidence interval of the median ratio (order statistics, at least 95%, one-sided)."""
-        ratios = np.sort(self._ratios())
-        rank = int(np.floor((len(ratios) - 1.645 * np.sqrt(len(ratios))) / 2))
-        return float(ratios[max(rank, 0)])
+        return float(np.sort(self._ratios())[self._rank()])
+
+    @property
+    def open(self) -> bool:
+        """Whether either program may be the faster one."""
+        return self.lower_bound <= 1.0 <= float(np.sort(self._ratios())[-1 - self._rank()])
+
+    def _rank(self) -> int:
+        count = len(self.native_s)
+        return max(int(np.floor((count - 1.645 * np.sqrt(count)) / 2)), 0)
 
     def _ratios(self) -> np.ndarray:
         return np.asarray(self.baseline_s) / np.asarray(self.native_s)
 
 
-def compare_speed(native: Run, baseline: Run, examples: Sequence[Any], seconds: float) -> Comparison:
+def compare_speed(native: Run, baseline: Run, examples: Sequence[Any], seconds: float, rounds: int = 1) -> Comparison:
     """Time two programs in turn, in alternating order.
 
     Args:
@@ -141,22 +151,27 @@ def compare_speed(native: Run, baseline: Run, examples: Sequence[Any], seconds: 
         baseline: what `jax.jit` makes of the original.
         examples: arguments for both.
         seconds: stop after about this time, with at least a few pairs.
+        rounds: of `PAIRS` pairs each; another one begins only while it is open which program is faster.
     """
-    for run in (baseline, native) * WARM_UP:
-        _timed(run, examples)
-    times: dict[int, list[float]] = {0: [], 1: []}
     runs = (baseline, native)
+    usual = [min(_timed(run, examples) for _ in range(WARM_UP)) for run in runs]
+    calls = math.ceil(_SAMPLE_S / max(*usual, 1e-6))
+    found = Comparison((), ())
     started = time.perf_counter()
-    while len(times[0]) < MAX_PAIRS:
-        if len(times[0]) >= MIN_PAIRS and time.perf_counter() - started > seconds:
+    for pairs in range(1, rounds * PAIRS + 1):
+        pair = [0.0, 0.0]
+        for which in (0, 1) if pairs % 2 else (1, 0):
+            pair[which] = _timed(runs[which], examples, calls)
+        found = Comparison((*found.baseline_s, pair[0]), (*found.native_s, pair[1]))
+        late = pairs >= MIN_PAIRS and time.perf_counter() - started > seconds
+        if late or (pairs % PAIRS == 0 and not found.open):
             break
-        order = (0, 1) if len(times[0]) % 2 == 0 else (1, 0)
-        for which in order:
-            times[which].append(_timed(runs[which], examples))
-    return Comparison(tuple(times[0]), tuple(times[1]))
+    return found
 
 
-def _timed(run: Run, examples: Sequence[Any]) -> float:
+def _timed(run: Run, examples: Sequence[Any], calls: int = 1) -> float:
+    """Seconds per call."""
     start = time.perf_counter()
-    jax.block_until_ready(run(*examples))
-    return time.perf_counter() - start
+    for _ in range(calls):
+        jax.block_until_ready(run(*examples))
+    return (time.perf_counter() - start) / calls

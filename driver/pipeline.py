@@ -49,6 +49,7 @@ from .worthwhile import worthwhile
 _LOG = logging.getLogger(__name__)
 
 GATE_SECONDS = 3.0
+GATE_ROUNDS = 4
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 WORTHWHILE_SECONDS = 10e-6
@@ -319,7 +320,7 @@ class Driver:
             if self._inaccurate():
                 return
         outcome.rest_s = rest_seconds(native, self.options.seed)
-        outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS)
+        outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS, GATE_ROUNDS)
         if outcome.comparison.lower_bound <= 1.0:
             speedup, least = outcome.comparison.speedup, outcome.comparison.lower_bound
             self._original(f"not surely faster than jax.jit ({speedup:.2f}x, at least {least:.2f}x)")

@@ -1,0 +1,72 @@
+"""Which of two programs is faster, told from paired times."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tilewright.driver import gate
+from tilewright.driver.gate import PAIRS, Comparison, compare_speed
+
+
+class Programs:
+    """Two programs on a clock of their own.
+
+    Args:
+        native: seconds of our calls, repeated for ever.
+        baseline: seconds of the other's.
+    """
+
+    def __init__(self, native: list[float], baseline: list[float]) -> None:
+        self.now = 0.0
+        self.calls = {"native": 0, "baseline": 0}
+        self._times: dict[str, Iterator[float]] = {
+            "native": itertools.cycle(native),
+            "baseline": itertools.cycle(baseline),
+        }
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def compare(self, monkeypatch: pytest.MonkeyPatch, seconds: float = 1e9, rounds: int = 1) -> Comparison:
+        monkeypatch.setattr(gate, "time", self)
+        return compare_speed(self._program("native"), self._program("baseline"), (), seconds, rounds)
+
+    def _program(self, name: str):  # a function without arguments
+        def run() -> tuple[()]:
+            self.now += next(self._times[name])
+            self.calls[name] += 1
+            return ()
+
+        return run
+
+
+def test_times_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Programs([1.0], [1.5]).compare(monkeypatch)
+    assert comparison.native_s == (1.0,) * PAIRS
+    assert comparison.baseline_s == (1.5,) * PAIRS
+    assert comparison.speedup == comparison.lower_bound == 1.5
+    assert not comparison.open
+
+
+def test_another_round_begins_only_while_the_faster_one_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(Programs([1.0], [1.1]).compare(monkeypatch, rounds=4).native_s) == PAIRS
+    assert len(Programs([1.1], [1.0]).compare(monkeypatch, rounds=4).native_s) == PAIRS
+    equal = Programs([1.0, 1.1, 1.0], [1.1, 1.0, 1.0, 1.05])
+    comparison = equal.compare(monkeypatch, rounds=4)
+    assert comparison.open
+    assert len(comparison.native_s) == 4 * PAIRS
+
+
+def test_it_ends_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Programs([1.0], [1.0]).compare(monkeypatch, seconds=20.0, rounds=4)
+    assert gate.MIN_PAIRS <= len(comparison.native_s) == 11
+
+
+def test_short_programs_are_called_several_times_for_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = Programs([10e-6], [20e-6])
+    comparison = programs.compare(monkeypatch)
+    assert comparison.speedup == pytest.approx(2.0)
+    assert programs.calls["native"] == programs.calls["baseline"] == gate.WARM_UP + 5 * PAIRS
