@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.llvm.vecmath import SUPPORTED
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Op
 from ..ir.graph_edit import subgraph
 from ..ir.graph_text import canonical
 from ..ir.text import digest
@@ -165,7 +165,7 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
         if region.kind == "alias":
             regions.append((region, ""))
             continue
-        task = done.get(grouping.values(region)) or region_task(graph, region)
+        task = done.get(tuple(graph.ops[m] for m in region.members)) or region_task(graph, region)
         if task is None:
             continue
         regions.append((region, task.key))
@@ -180,15 +180,16 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
     return Partition(grouping, tuple(regions), workloads, tasks, loops, start)
 
 
-def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
-    """Each region's own task, by the values that the region computes: of equal regions, the first one may be gone."""
-    found: dict[tuple[int, ...], Task] = {}
+def _known_tasks(known: Partition | None) -> dict[tuple[Op, ...], Task]:
+    """Each region's own task, by the region's operations: of equal regions, the first one may be gone."""
+    found: dict[tuple[Op, ...], Task] = {}
     if known is None:
         return found
     for region, key in known.regions:
         if key:
             own, workload = subgraph(known.graph, region.members), known.workloads[region.members]
-            found[known.grouping.values(region)] = replace(known.tasks[key], workload=workload, region=own, count=1)
+            task = replace(known.tasks[key], workload=workload, region=own, count=1)
+            found[tuple(known.graph.ops[m] for m in region.members)] = task
     return found
 
 
@@ -201,11 +202,17 @@ def region_task(graph: Graph, region: Region) -> Task | None:
 
 
 def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
-    """By operation, the loops that can run inside a native call."""
-    if known is not None:
-        return {graph.producers[known.graph.ops[index].results[0]]: loop for index, loop in known.loops.items()}
-    found = ((index, native_loop(graph, op, _body)) for index, op in enumerate(graph.ops))
-    return {index: loop for index, loop in found if loop is not None}
+    """By operation, the loops that can run inside a native call; those of a known partition, where it has any."""
+    made = {known.graph.ops[index].results[0]: index for index in known.loops} if known is not None else {}
+    found: dict[int, Loop] = {}
+    for index, op in enumerate(graph.ops):
+        if known is None or (op.results and op.results[0] in made):
+            own = made.get(op.results[0]) if op.results else None
+            same = known is not None and own is not None and known.graph.ops[own] is op
+            loop = known.loops[own] if known is not None and own is not None and same else native_loop(graph, op, _body)
+            if loop is not None:
+                found[index] = loop
+    return found
 
 
 def _body(graph: Graph) -> Partition:
@@ -221,11 +228,15 @@ def _count(tasks: dict[str, Task], task: Task) -> None:
 
 
 def _greedy(graph: Graph) -> Grouping:
+    return Grouping(graph, _greedy_regions(graph), _greedy_regions)
+
+
+def _greedy_regions(graph: Graph) -> tuple[Region, ...]:
     """Greedy regions, those taken apart again whose rows would have to be stored all the same."""
     regions = greedy(graph, SUPPORTED)
     refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
     apart = [graph.ops[m].result for r in refused for m in r.members]
-    return Grouping(graph, greedy(graph, SUPPORTED, apart) if apart else regions)
+    return greedy(graph, SUPPORTED, apart) if apart else regions
 
 
 def _streams(graph: Graph, region: Region) -> bool:

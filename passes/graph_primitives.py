@@ -1,4 +1,4 @@
-"""The graph primitives: `group`, `cut` and `formulate`."""
+"""The graph primitives: `set_layout`, `group`, `cut` and `formulate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import rename, subgraph
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, graph_primitive, value_of
+from .layout_rules import Order
+from .layouts import relaid
 from .lower import ALIASES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, BLOCK_RULES, CONTRACTIONS
 from .lower_region import lowered
@@ -27,6 +29,54 @@ def loop_nests(graph: Graph, members: tuple[int, ...]) -> Kind | None:
 
 WAYS: tuple[Way, ...] = (loop_nests,)
 """Ways in which operations can be one workload; the first that answers decides."""
+
+
+@graph_primitive
+def set_layout(grouping: Grouping, target: str, order: str, *more: str) -> Grouping:
+    """Values are stored with their axes in another order, and greedy regions are found anew.
+
+    Before ``%5: float32[1,64,56,56]``; after ``set_layout(%5, 0,2,3,1)`` ``%5: float32[1,56,56,64]``. What makes and
+    reads the values is computed accordingly, bit for bit but for the order of sums; where an operation does not go
+    along, and at outputs, a transposition stands between. Orders are relative to how values were stored before.
+
+    Args:
+        grouping: the regions.
+        target: a constant, or a value that an operation computes.
+        order: its present axes in their new order, separated by commas.
+        more: further values of as many axes, which get the same order.
+
+    Raises:
+        ScheduleError: the order is no permutation of a value's axes or changes nothing, a value is an argument or one
+            of several results, or earlier steps have changed the regions.
+    """
+    graph, axes = grouping.graph, _order_of(order)
+    if grouping.greedy is None or grouping.greedy(graph) != grouping.regions:
+        raise ScheduleError("expected greedy regions, which set_layout finds anew, found that others were made before")
+    values = [value_of(name) for name in dict.fromkeys((target, *more))]
+    for value in values:
+        op = graph.producer(value)
+        if graph.constant(value) is None and (op is None or len(op.results) != 1):
+            raise ScheduleError(f"expected a constant or the only result of an operation, found %{value}")
+        type_ = graph.types[value]
+        if sorted(axes) != list(range(type_.rank)):
+            raise ScheduleError(f"expected an order of the axes of %{value}, which is {type_}, found {order[:40]!r}")
+    graph = relaid(graph, dict.fromkeys(values, axes))
+    return replace(grouping, graph=graph, regions=grouping.greedy(graph))
+
+
+def _order_of(text: str) -> Order:
+    """The order of axes that a step names.
+
+    Raises:
+        ScheduleError: it is none, or that of the axes as they are.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        raise ScheduleError(f"expected an order of axes, like 0,2,3,1, found {text[:40]!r}")
+    order = tuple(map(int, parts))
+    if order == tuple(sorted(order)):
+        raise ScheduleError(f"expected another order than that of the axes, found {text[:40]!r}")
+    return order
 
 
 @graph_primitive
@@ -118,7 +168,7 @@ def formulate(grouping: Grouping, target: str, name: str) -> Grouping:
     if make(subgraph(grouping.graph, region.members)) is None:
         raise ScheduleError(f"expected a region that {name} applies to, found {target}")
     regions = (replace(r, formulation=name) if r is region else r for r in grouping.regions)
-    return Grouping(grouping.graph, tuple(regions))
+    return replace(grouping, regions=tuple(regions))
 
 
 def _made_of(graph: Graph, value: int, inside: Collection[int], stored: Collection[int]) -> list[int]:
@@ -173,7 +223,7 @@ def _regrouped(grouping: Grouping, graph: Graph, gone: Sequence[Region], made: S
     moved = {} if graph is grouping.graph else graph.producers
     kept = [_moved(grouping, r, moved) for r in grouping.regions if r not in gone]
     fresh = [_checked(graph, values) for values in made]
-    return Grouping(graph, tuple(sorted((*kept, *fresh), key=lambda r: r.members[-1])))
+    return replace(grouping, graph=graph, regions=tuple(sorted((*kept, *fresh), key=lambda r: r.members[-1])))
 
 
 def _moved(grouping: Grouping, region: Region, producers: Mapping[int, int]) -> Region:
