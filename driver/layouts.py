@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 
 from ..passes.layout_choices import features_last
-from ..passes.schedule import ScheduleError, Trace
+from ..passes.schedule import ScheduleError, Step
 from .formulations import predicted_seconds
 from .planning import Partition, extended
 from .predictions import Predictions
 
 _LOG = logging.getLogger(__name__)
 
-_SURE = 1.05
+_SURE = 1.01
 """How many times as fast a function has to be predicted to be in a layout for that to be taken unmeasured."""
 _WORTH_TRYING = 0.9
 """How many times as fast it has to be predicted to be for the layout to be measured."""
@@ -31,8 +31,8 @@ def laid_out(parts: Partition, predictions: Predictions, confirm: Confirm | None
         confirm: compares by measuring; None to go by prediction.
     """
     least = _SURE if confirm is None else _WORTH_TRYING
-    for traces in features_last(parts.graph):
-        found = [p for p in (_after(parts, trace) for trace in traces) if p is not None]
+    for steps in features_last(parts.graph):
+        found = [p for p in (_after(parts, step) for step in steps) if p is not None]
         if not found:
             continue
         seconds = {id(p): layout_seconds(p, predictions) for p in (parts, *found)}
@@ -49,10 +49,10 @@ def layout_seconds(parts: Partition, predictions: Predictions) -> float:
     return sum(t.count * predicted_seconds(t, predictions.seconds(t), predictions.target) for t in tasks)
 
 
-def _after(parts: Partition, trace: Trace) -> Partition | None:
-    """A partition after the steps of a layout; None if they are refused or leave more to XLA than before."""
+def _after(parts: Partition, step: Step) -> Partition | None:
+    """A partition in a layout; None if that is refused or leaves more to XLA than before."""
     try:
-        found = extended(parts, trace)
+        found = extended(parts, (step,))
     except ScheduleError as error:
         _LOG.info("a layout is refused: %s", error)
         return None

@@ -228,15 +228,12 @@ def _count(tasks: dict[str, Task], task: Task) -> None:
 
 
 def _greedy(graph: Graph) -> Grouping:
-    return Grouping(graph, _greedy_regions(graph), _greedy_regions)
-
-
-def _greedy_regions(graph: Graph) -> tuple[Region, ...]:
     """Greedy regions, those taken apart again whose rows would have to be stored all the same."""
     regions = greedy(graph, SUPPORTED)
     refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
     apart = [graph.ops[m].result for r in refused for m in r.members]
-    return greedy(graph, SUPPORTED, apart) if apart else regions
+    regions = greedy(graph, SUPPORTED, apart) if apart else regions
+    return Grouping(graph, regions, lambda other: _greedy(_prepared(other)))
 
 
 def _streams(graph: Graph, region: Region) -> bool:

@@ -187,7 +187,8 @@ def _plan(outcome: Outcome) -> tuple[str, ...]:
     graph, found = outcome.parts.graph, Counter[str]()
     for step in outcome.parts.trace:
         if step.primitive == "set_layout":
-            found[f"axes {step.args[0]} of {len(step.args)} values"] += 1
+            values = [v for v in (step.target, *map(str, step.args)) if v.startswith("%")]
+            found[f"axes {step.args[0]} of {len(values)} values"] += 1
         elif step.primitive != "formulate":  # said with the schedules
             ops = (graph.producer(value_of(str(name))) for name in (step.target, *step.args))
             found[f"{step.primitive} at {' '.join(op.opcode for op in ops if op is not None)}"] += 1

@@ -52,9 +52,9 @@ def graph_choices(grouping: Grouping, name: str) -> Iterator[Step]:
 
 @enumerates
 def set_layout(grouping: Grouping) -> Iterator[Step]:
-    """Features of convolutions last; of several steps that belong together, each by itself."""
-    traces = (trace for layouts in features_last(grouping.graph) for trace in layouts)
-    yield from dict.fromkeys(step for trace in traces for step in trace)
+    """Features of convolutions last."""
+    for steps in features_last(grouping.graph):
+        yield from steps
 
 
 @enumerates

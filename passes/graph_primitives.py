@@ -9,7 +9,7 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import rename, subgraph
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, graph_primitive, value_of
-from .layout_rules import Order
+from .layout_rules import Order, as_given
 from .layouts import relaid
 from .lower import ALIASES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, BLOCK_RULES, CONTRACTIONS
@@ -33,35 +33,33 @@ WAYS: tuple[Way, ...] = (loop_nests,)
 
 @graph_primitive
 def set_layout(grouping: Grouping, target: str, order: str, *more: str) -> Grouping:
-    """Values are stored with their axes in another order, and greedy regions are found anew.
+    """Values are stored with their axes in other orders, and greedy regions are found anew.
 
     Before ``%5: float32[1,64,56,56]``; after ``set_layout(%5, 0,2,3,1)`` ``%5: float32[1,56,56,64]``. What makes and
     reads the values is computed accordingly, bit for bit but for the order of sums; where an operation does not go
-    along, and at outputs, a transposition stands between. Orders are relative to how values were stored before.
+    along, and at outputs, a transposition stands between. Constants are transposed when the program is built.
 
     Args:
         grouping: the regions.
         target: a constant, or a value that an operation computes.
         order: its present axes in their new order, separated by commas.
-        more: further values of as many axes, which get the same order.
+        more: further values that get this order, then perhaps another order and its values, and so on.
 
     Raises:
-        ScheduleError: the order is no permutation of a value's axes or changes nothing, a value is an argument or one
+        ScheduleError: an order is no permutation of a value's axes or changes nothing, a value is an argument or one
             of several results, or earlier steps have changed the regions.
     """
-    graph, axes = grouping.graph, _order_of(order)
-    if grouping.greedy is None or grouping.greedy(graph) != grouping.regions:
-        raise ScheduleError("expected greedy regions, which set_layout finds anew, found that others were made before")
-    values = [value_of(name) for name in dict.fromkeys((target, *more))]
-    for value in values:
-        op = graph.producer(value)
-        if graph.constant(value) is None and (op is None or len(op.results) != 1):
-            raise ScheduleError(f"expected a constant or the only result of an operation, found %{value}")
-        type_ = graph.types[value]
-        if sorted(axes) != list(range(type_.rank)):
-            raise ScheduleError(f"expected an order of the axes of %{value}, which is {type_}, found {order[:40]!r}")
-    graph = relaid(graph, dict.fromkeys(values, axes))
-    return replace(grouping, graph=graph, regions=grouping.greedy(graph))
+    if grouping.greedy is None:
+        raise ScheduleError("expected greedy regions, which set_layout finds anew, found that steps have changed them")
+    axes, orders = _order_of(order), dict[int, Order]()
+    for item in (target, *more):
+        if item.startswith("%"):
+            value = value_of(item)
+            _check_order(grouping.graph, value, axes)
+            orders[value] = axes
+        else:
+            axes = _order_of(item)
+    return grouping.greedy(relaid(grouping.graph, orders))
 
 
 def _order_of(text: str) -> Order:
@@ -74,9 +72,18 @@ def _order_of(text: str) -> Order:
     if not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
         raise ScheduleError(f"expected an order of axes, like 0,2,3,1, found {text[:40]!r}")
     order = tuple(map(int, parts))
-    if order == tuple(sorted(order)):
+    if order == as_given(len(order)):
         raise ScheduleError(f"expected another order than that of the axes, found {text[:40]!r}")
     return order
+
+
+def _check_order(graph: Graph, value: int, order: Order) -> None:
+    op = graph.producer(value)
+    if graph.constant(value) is None and (op is None or len(op.results) != 1):
+        raise ScheduleError(f"expected a constant or the only result of an operation, found %{value}")
+    type_ = graph.types[value]
+    if sorted(order) != list(range(type_.rank)):
+        raise ScheduleError(f"expected an order of the axes of %{value}, which is {type_}, found {order}")
 
 
 @graph_primitive
@@ -168,7 +175,7 @@ def formulate(grouping: Grouping, target: str, name: str) -> Grouping:
     if make(subgraph(grouping.graph, region.members)) is None:
         raise ScheduleError(f"expected a region that {name} applies to, found {target}")
     regions = (replace(r, formulation=name) if r is region else r for r in grouping.regions)
-    return replace(grouping, regions=tuple(regions))
+    return Grouping(grouping.graph, tuple(regions))
 
 
 def _made_of(graph: Graph, value: int, inside: Collection[int], stored: Collection[int]) -> list[int]:
@@ -223,7 +230,7 @@ def _regrouped(grouping: Grouping, graph: Graph, gone: Sequence[Region], made: S
     moved = {} if graph is grouping.graph else graph.producers
     kept = [_moved(grouping, r, moved) for r in grouping.regions if r not in gone]
     fresh = [_checked(graph, values) for values in made]
-    return replace(grouping, graph=graph, regions=tuple(sorted((*kept, *fresh), key=lambda r: r.members[-1])))
+    return Grouping(graph, tuple(sorted((*kept, *fresh), key=lambda r: r.members[-1])))
 
 
 def _moved(grouping: Grouping, region: Region, producers: Mapping[int, int]) -> Region:

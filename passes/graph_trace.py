@@ -26,12 +26,12 @@ class Grouping:
     Args:
         graph: the graph.
         regions: what kernels compute, in order of their last operation; other operations stay XLA's.
-        greedy: gives the regions that another graph starts with; None where none is to be made.
+        greedy: makes the greedy regions of another graph; None once steps have changed the regions.
     """
 
     graph: Graph
     regions: tuple[Region, ...]
-    greedy: Callable[[Graph], tuple[Region, ...]] | None = None
+    greedy: Callable[[Graph], Grouping] | None = None
 
     def result(self, region: Region) -> int:
         """The value that is all others read of a region."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from ..ir.graph import Graph
 from .graph_trace import value_name
 from .layout_rules import Order, as_given, followed, moves_nothing, tied
-from .schedule import Step, Trace
+from .schedule import Step
 
 CONVOLUTION = "conv_general_dilated"
 
 
-def features_last(graph: Graph) -> Iterator[tuple[Trace, ...]]:
+def features_last(graph: Graph) -> Iterator[tuple[Step, ...]]:
     """For each connected part of a graph that has some, layouts with the features of its convolutions last.
 
     First that of all values, then that of those which are not tied to arguments or results of the graph: convolutions
@@ -32,7 +32,7 @@ def features_last(graph: Graph) -> Iterator[tuple[Trace, ...]]:
         inside = {value: order for value, order in orders.items() if parts.root(value) == part}
         free = {value: order for value, order in inside.items() if classes.root(value) not in fixed}
         chosen = [inside, free] if len(free) < len(inside) else [inside]
-        found = tuple(_steps({**c, **_weights(graph, c)}) for c in chosen if _moves(graph, c))
+        found = tuple(_step({**c, **_weights(graph, c)}) for c in chosen if _moves(graph, c))
         if found:
             yield found
 
@@ -42,14 +42,18 @@ def _moves(graph: Graph, orders: Mapping[int, Order]) -> bool:
     return not all(moves_nothing(graph.types[value].shape, order) for value, order in orders.items())
 
 
-def _steps(orders: Mapping[int, Order]) -> Trace:
-    """A step per order."""
+def _step(orders: Mapping[int, Order]) -> Step:
+    """The step that stores values in some orders."""
     values: dict[Order, list[str]] = {}
     for value, order in orders.items():
         values.setdefault(order, []).append(value_name(value))
-    return tuple(
-        Step("set_layout", first, (",".join(map(str, order)), *more)) for order, (first, *more) in values.items()
-    )
+    (first, (target, *rest)), *others = values.items()
+    more = (item for order, names in others for item in (_name(order), *names))
+    return Step("set_layout", target, (_name(first), *rest, *more))
+
+
+def _name(order: Order) -> str:
+    return ",".join(map(str, order))
 
 
 @dataclass(slots=True)

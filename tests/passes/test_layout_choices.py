@@ -15,9 +15,10 @@ from test_layouts import greedily, grouped
 
 from tilewright.ir.graph_edit import subgraph
 from tilewright.ir.text import digest
-from tilewright.passes.graph_trace import Grouping, replay_graph, value_name
+from tilewright.passes.graph_trace import Grouping, apply_graph_step, value_name
 from tilewright.passes.layout_choices import features_last
 from tilewright.passes.lower import lower
+from tilewright.passes.schedule import Step
 
 
 class Layers:
@@ -84,24 +85,28 @@ def test_a_network_becomes_what_it_is_with_features_last(network):
     wanted = grouped(lambda x: network(Layers(False), x), images)
     assert list(features_last(wanted.graph)) == []
     start = grouped(lambda x: network(Layers(True), x.transpose(0, 3, 1, 2)), images)
-    ((trace, *_),) = features_last(start.graph)
-    found = replay_graph(start, trace)
+    ((step, *_),) = features_last(start.graph)
+    found = apply_graph_step(start, step)
     assert workloads(found) == workloads(wanted)
     assert not {op.opcode for op in found.graph.ops} - {op.opcode for op in wanted.graph.ops}
 
 
-def steps(trace: Any) -> list[tuple[str, set[str]]]:
-    return [(s.args[0], {s.target, *s.args[1:]}) for s in trace]
+def values(step: Step) -> set[str]:
+    return {item for item in (step.target, *map(str, step.args)) if item.startswith("%")}
+
+
+def orders(step: Step) -> list[str]:
+    return [item for item in map(str, step.args) if not item.startswith("%")]
 
 
 def test_what_is_tied_to_arguments_and_results_may_stay():
     start = grouped(lambda x: jnp.exp(conv(jnp.tanh(conv(jnp.sin(x), whole(4, 3, 3, 3))), whole(5, 4, 1, 1))), IMAGE)
     ((everything, inside),) = features_last(start.graph)
     names = {op.opcode: value_name(op.result) for op in start.graph.ops}
-    assert {names["tanh"], names["sin"], names["exp"]} <= steps(everything)[0][1]
-    assert names["tanh"] in steps(inside)[0][1] and not {names["sin"], names["exp"]} & steps(inside)[0][1]
-    assert [order for order, _ in steps(inside)] == ["0,2,3,1", "2,3,1,0"], "the weights of what is made so, too"
-    assert "transpose" not in {op.opcode for op in replay_graph(start, inside).graph.ops}
+    assert {names["tanh"], names["sin"], names["exp"]} <= values(everything)
+    assert names["tanh"] in values(inside) and not {names["sin"], names["exp"]} & values(inside)
+    assert orders(inside) == ["0,2,3,1", "2,3,1,0"], "the weights of what is made so, too"
+    assert "transpose" not in {op.opcode for op in apply_graph_step(start, inside).graph.ops}
 
 
 def test_unconnected_networks_are_decided_apart():
@@ -117,8 +122,8 @@ def test_any_number_of_places(shape, order):
     numbers = ("NC" + letters, "OI" + letters, "NC" + letters)
     weights = whole(4, 3, *(2 for _ in letters))
     start = grouped(lambda x: jnp.tanh(conv(x, weights, numbers)).sum(range(2, len(shape))), whole(*shape))
-    ((trace, *_),) = features_last(start.graph)
-    assert steps(trace)[0][0] == order
+    ((step, *_),) = features_last(start.graph)
+    assert orders(step)[0] == order
 
 
 def test_nothing_to_gain_where_no_element_would_move():
@@ -134,6 +139,6 @@ def test_reshapes_carry_layouts_on():
         return conv(y.reshape(2, 4, 8, 8), whole(5, 4, 1, 1)).max((2, 3))
 
     graph = grouped(norm, IMAGE).graph
-    ((trace, *_),) = features_last(graph)
-    end = replay_graph(Grouping(graph, greedily(graph), greedily), trace)
+    ((step, *_),) = features_last(graph)
+    end = apply_graph_step(greedily(graph), step)
     assert not any(op.opcode == "transpose" and op.type.rank > 3 for op in end.graph.ops[1:])
