@@ -37,17 +37,18 @@ def set_layout(grouping: Grouping, target: str, order: str, *more: str) -> Group
 
     Before ``%5: float32[1,64,56,56]``; after ``set_layout(%5, 0,2,3,1)`` ``%5: float32[1,56,56,64]``. What makes and
     reads the values is computed accordingly, bit for bit but for the order of sums; where an operation does not go
-    along, and at outputs, a transposition stands between. Constants are transposed when the program is built.
+    along, at arguments and at outputs, a transposition stands between. Constants are transposed when the program is
+    built.
 
     Args:
         grouping: the regions.
-        target: a constant, or a value that an operation computes.
+        target: an argument, a constant, or a value that an operation computes.
         order: its present axes in their new order, separated by commas.
         more: further values that get this order, then perhaps another order and its values, and so on.
 
     Raises:
-        ScheduleError: an order is no permutation of a value's axes or changes nothing, a value is an argument or one
-            of several results, or earlier steps have changed the regions.
+        ScheduleError: an order is no permutation of a value's axes or changes nothing, a value is one of several
+            results or unknown, or earlier steps have changed the regions.
     """
     if grouping.greedy is None:
         raise ScheduleError("expected greedy regions, which set_layout finds anew, found that steps have changed them")
@@ -79,8 +80,9 @@ def _order_of(text: str) -> Order:
 
 def _check_order(graph: Graph, value: int, order: Order) -> None:
     op = graph.producer(value)
-    if graph.constant(value) is None and (op is None or len(op.results) != 1):
-        raise ScheduleError(f"expected a constant or the only result of an operation, found %{value}")
+    known = value in graph.inputs or graph.constant(value) is not None
+    if not known and (op is None or len(op.results) != 1):
+        raise ScheduleError(f"expected an argument, a constant or the only result of an operation, found %{value}")
     type_ = graph.types[value]
     if sorted(order) != list(range(type_.rank)):
         raise ScheduleError(f"expected an order of the axes of %{value}, which is {type_}, found {order}")

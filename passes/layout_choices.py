@@ -22,7 +22,7 @@ def features_last(graph: Graph) -> Iterator[tuple[Step, ...]]:
     """For each connected part of a graph that has some, layouts with the features of its convolutions last.
 
     First that of all values, then that of those which are not tied to arguments or results of the graph: convolutions
-    read and make these as they are given, so that nothing need be transposed. Known weights of convolutions have their
+    read and make these as they are given, so that nothing need be transposed. Weights of convolutions have their
     features last as well.
     """
     classes, parts = _classes(graph), _parts(graph)
@@ -119,12 +119,15 @@ def _at_convolutions(graph: Graph, classes: _Sets) -> dict[int, Order]:
 
 
 def _weights(graph: Graph, chosen: Mapping[int, Order]) -> dict[int, Order]:
-    """Known weights of convolutions whose results are among some values: features last, behind channels."""
+    """Weights of convolutions whose results are among some values: features last, behind channels."""
     found: dict[int, Order] = {}
     for op in graph.ops:
-        if op.opcode == CONVOLUTION and op.result in chosen and graph.constant(op.operands[1]) is not None:
+        if op.opcode != CONVOLUTION or op.result not in chosen:
+            continue
+        weights = op.operands[1]
+        if weights in graph.inputs or graph.constant(weights) is not None:
             features, channels, *places = op.params["dimension_numbers"][1]
-            found[op.operands[1]] = (*places, channels, features)
+            found[weights] = (*places, channels, features)
     return {value: order for value, order in found.items() if order != as_given(len(order))}
 
 

@@ -67,14 +67,23 @@ def followed(op: Op, types: Sequence[TensorType], stored: Sequence[Order]) -> Or
         stored: orders in which these are stored.
     """
     own = as_given(op.type.rank)
-    if op.opcode != "broadcast_in_dim" or op.opaque:
+    if op.opaque or op.opcode not in ("broadcast_in_dim", "transpose"):
         return arranged(op, types, stored, own).result
+    (order,) = stored[:1]
+    if op.opcode == "broadcast_in_dim":
+        return _spread(op, order)
+    still = tuple(op.params["permutation"].index(axis) for axis in order)
+    return own if still == own else order
+
+
+def _spread(op: Op, order: Order) -> Order:
+    """The order of a broadcast operand, each new axis behind the one that it follows in the program."""
     axes = op.params["broadcast_dimensions"]
-    new = [axis for axis in own if axis not in axes]
-    order = [axes[axis] for axis in stored[0]]
-    for axis in new:  # behind the axis that it follows in the program
-        order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
-    return tuple(order)
+    found = [axes[axis] for axis in order]
+    for axis in range(op.type.rank):
+        if axis not in axes:
+            found.insert(found.index(axis - 1) + 1 if axis else 0, axis)
+    return tuple(found)
 
 
 def as_given(rank: int) -> Order:

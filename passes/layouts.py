@@ -20,8 +20,8 @@ def relaid(graph: Graph, orders: Mapping[int, Order]) -> Graph:
 
     Args:
         graph: the graph.
-        orders: by constant, or value that an operation with one result computes; the graph's outputs keep theirs all
-            the same.
+        orders: by argument, constant or value that an operation with one result computes. Arguments are transposed;
+            outputs are as before.
     """
     moving = _Moving(graph, orders)
     for op in graph.ops:
@@ -62,6 +62,9 @@ class _Moving:
             self.types[value] = permuted(self.types[value], order)
             if value in self.constants:
                 self._keep(value, value, order)
+            elif value in self.graph.inputs:
+                self.types[value] = self.graph.types[value]
+                self.same[value] = self._transposed(value, order)
 
     def order(self, value: int) -> Order:
         """The order in which a value of the old graph is stored."""

@@ -164,7 +164,7 @@ def refused(start: Grouping, step: Step, why: str) -> None:
 
 def test_steps_name_orders_of_values():
     start = grouped(lambda x: jax.lax.top_k(conv(x, whole(4, 3, 3, 3)) + 1, 2), IMAGE)
-    value, argument = value_name(made_by(start, "add")), value_name(next(iter(start.graph.inputs)))
+    value = value_name(made_by(start, "add"))
     several = value_name(start.graph.ops[-1].results[0])
     refused(start, Step("set_layout", value), "wrong arguments")
     refused(start, Step("set_layout", value, (1,)), "names as arguments")
@@ -173,8 +173,8 @@ def test_steps_name_orders_of_values():
     for order in ("1,0", "0,2,2,1", "1,3,2,4", "0,2,3,1," * 99 + "0"):
         refused(start, Step("set_layout", value, (order,)), "an order of the axes of")
     refused(start, Step("set_layout", value, ("0,1,2,3",)), "another order")
-    for name in (argument, several, "%999"):
-        refused(start, Step("set_layout", name, ("0,2,3,1",)), "a constant or the only result")
+    for name in (several, "%999"):
+        refused(start, Step("set_layout", name, ("0,2,3,1",)), "the only result")
     refused(start, Step("set_layout", value, ("0,2,3,1", "conv")), "an order of axes")
     refused(start, Step("set_layout", value, ("0,2,3,1", "%conv")), "name of a value")
     refused(start, Step("set_layout", value, ("0,2,3,1", "1,0", value)), "an order of the axes of")
