@@ -202,17 +202,10 @@ def region_task(graph: Graph, region: Region) -> Task | None:
 
 
 def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
-    """By operation, the loops that can run inside a native call; those of a known partition, where it has any."""
-    made = {known.graph.ops[index].results[0]: index for index in known.loops} if known is not None else {}
-    found: dict[int, Loop] = {}
-    for index, op in enumerate(graph.ops):
-        if known is None or (op.results and op.results[0] in made):
-            own = made.get(op.results[0]) if op.results else None
-            same = known is not None and own is not None and known.graph.ops[own] is op
-            loop = known.loops[own] if known is not None and own is not None and same else native_loop(graph, op, _body)
-            if loop is not None:
-                found[index] = loop
-    return found
+    """By operation, the loops that can run inside a native call; a known partition's need no second look."""
+    seen = {op: known.loops.get(index) for index, op in enumerate(known.graph.ops)} if known is not None else {}
+    found = {index: seen[op] if op in seen else native_loop(graph, op, _body) for index, op in enumerate(graph.ops)}
+    return {index: loop for index, loop in found.items() if loop is not None}
 
 
 def _body(graph: Graph) -> Partition:

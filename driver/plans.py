@@ -161,7 +161,7 @@ Kernels = Callable[[Sequence[Task]], Mapping[str, Choice]]
 
 
 def predicted_faster(offers: Sequence[Offer], predictions: Predictions, kernels: Kernels | None = None) -> list[Offer]:
-    """Offers that are clearly faster by prediction, those that gain most first; without what has no kernels, if asked."""
+    """Offers that are clearly faster by prediction, those that gain most first; if asked, only what has kernels."""
     gains = [(len(offer.steps) * _gain(offer, predictions), offer) for offer in offers]
     ranked = [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
     if kernels is None:

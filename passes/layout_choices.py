@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
 from .graph_trace import value_name
-from .layout_rules import Order, as_given, followed, moves_nothing, tied
+from .layout_rules import Order, as_given, followed, goes_along, moves_nothing, tied
 from .schedule import Step
 
 CONVOLUTION = "conv_general_dilated"
@@ -22,8 +22,7 @@ def features_last(graph: Graph) -> Iterator[tuple[Step, ...]]:
     """For each connected part of a graph that has some, layouts with the features of its convolutions last.
 
     First that of all values, then that of those which are not tied to arguments or results of the graph: convolutions
-    read and make these as they are given, so that nothing need be transposed. Weights of convolutions have their
-    features last as well.
+    read and make these as they are given, so that nothing need be transposed. Weights follow where it matters.
     """
     classes, parts = _classes(graph), _parts(graph)
     orders = _orders(graph, classes)
@@ -78,7 +77,7 @@ def _classes(graph: Graph) -> _Sets:
     """Values tied to each other by what computes one from the other."""
     sets = _Sets()
     for op in graph.ops:
-        if tied(op.opcode) and not op.opaque:
+        if tied(op):
             like = (v for v in op.operands if v not in graph.constants and graph.types[v].rank == op.type.rank)
             sets.join((op.result, *like))
     return sets
@@ -97,13 +96,13 @@ def _parts(graph: Graph) -> _Sets:
 def _orders(graph: Graph, classes: _Sets) -> dict[int, Order]:
     """The orders of the values that are to be stored otherwise than as they are given."""
     wanted = _at_convolutions(graph, classes)
-    single = [op for op in graph.ops if len(op.results) == 1]
-    for op in single:
+    along = [op for op in graph.ops if goes_along(op)]
+    for op in along:
         stored = [wanted.get(classes.root(v), as_given(graph.types[v].rank)) for v in op.operands]
         order = followed(op, [graph.types[v] for v in op.operands], stored)
         if order != as_given(op.type.rank):
             wanted.setdefault(classes.root(op.result), order)
-    orders = {op.result: wanted.get(classes.root(op.result), as_given(op.type.rank)) for op in single}
+    orders = {op.result: wanted.get(classes.root(op.result), as_given(op.type.rank)) for op in along}
     return {value: order for value, order in orders.items() if order != as_given(len(order))}
 
 
@@ -119,13 +118,17 @@ def _at_convolutions(graph: Graph, classes: _Sets) -> dict[int, Order]:
 
 
 def _weights(graph: Graph, chosen: Mapping[int, Order]) -> dict[int, Order]:
-    """Weights of convolutions whose results are among some values: features last, behind channels."""
+    """Weights of convolutions whose results are among some values: features last, behind channels.
+
+    Known weights of dense convolutions are left out: kernels have them packed, whatever their order.
+    """
     found: dict[int, Order] = {}
     for op in graph.ops:
         if op.opcode != CONVOLUTION or op.result not in chosen:
             continue
         weights = op.operands[1]
-        if weights in graph.inputs or graph.constant(weights) is not None:
+        dense = op.params["feature_group_count"] == op.params["batch_group_count"] == 1
+        if weights in graph.inputs or (graph.constant(weights) is not None and not dense):
             features, channels, *places = op.params["dimension_numbers"][1]
             found[weights] = (*places, channels, features)
     return {value: order for value, order in found.items() if order != as_given(len(order))}

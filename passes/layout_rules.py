@@ -53,8 +53,7 @@ def arranged(op: Op, types: Sequence[TensorType], stored: Sequence[Order], wante
         stored: orders in which these are stored.
         wanted: the order in which its result is to be stored.
     """
-    rule = None if op.opaque or op.effects or op.body is not None else RULES.get(op.opcode)
-    found = rule(op, types, stored, wanted) if rule is not None else None
+    found = RULES[op.opcode](op, types, stored, wanted) if goes_along(op) else None
     return found or Arrangement(op.params, tuple(as_given(t.rank) for t in types), as_given(op.type.rank))
 
 
@@ -67,7 +66,7 @@ def followed(op: Op, types: Sequence[TensorType], stored: Sequence[Order]) -> Or
         stored: orders in which these are stored.
     """
     own = as_given(op.type.rank)
-    if op.opaque or op.opcode not in ("broadcast_in_dim", "transpose"):
+    if not goes_along(op) or op.opcode not in ("broadcast_in_dim", "transpose"):
         return arranged(op, types, stored, own).result
     (order,) = stored[:1]
     if op.opcode == "broadcast_in_dim":
@@ -113,9 +112,14 @@ def moves_nothing(shape: Sequence[int], permutation: Order) -> bool:
     return wide == sorted(wide)
 
 
-def tied(opcode: str) -> bool:
+def goes_along(op: Op) -> bool:
+    """Whether an operation can be computed in other layouts at all."""
+    return op.opcode in RULES and not (op.opaque or op.effects or op.body is not None)
+
+
+def tied(op: Op) -> bool:
     """Whether an operation makes its result in the order in which it reads operands of the same rank."""
-    return RULES.get(opcode) in (_elementwise, _per_axis)
+    return goes_along(op) and RULES[op.opcode] in (_elementwise, _per_axis)
 
 
 def _kept(stored: Order, gone: Iterable[int]) -> Order:

@@ -16,12 +16,12 @@ from .layout_rules import Order, arranged, as_given, between, moves_nothing, per
 def relaid(graph: Graph, orders: Mapping[int, Order]) -> Graph:
     """The graph with values stored in other orders; transpositions stand where operations don't go along.
 
-    Values keep their numbers, but those of transpositions that are no longer needed. Constants are transposed here.
+    Values keep their numbers, but those of transpositions that are no longer needed. Arguments, constants and outputs
+    are what they were: what reads them in another order reads a transposition, which of constants is made here.
 
     Args:
         graph: the graph.
-        orders: by argument, constant or value that an operation with one result computes. Arguments are transposed;
-            outputs are as before.
+        orders: by argument, constant or value that an operation with one result computes.
     """
     moving = _Moving(graph, orders)
     for op in graph.ops:
@@ -59,11 +59,9 @@ class _Moving:
         self.types = dict(self.graph.types)
         self.numbers = itertools.count(self.graph.fresh())
         for value, order in self.orders.items():
-            self.types[value] = permuted(self.types[value], order)
-            if value in self.constants:
-                self._keep(value, value, order)
-            elif value in self.graph.inputs:
-                self.types[value] = self.graph.types[value]
+            if value in self.graph.producers:
+                self.types[value] = permuted(self.types[value], order)
+            else:
                 self.same[value] = self._transposed(value, order)
 
     def order(self, value: int) -> Order:
@@ -120,16 +118,13 @@ class _Moving:
     def _transposed(self, value: int, permutation: Order) -> int:
         """A transposition of a new value for a single reader."""
         result = self._fresh(permuted(self.types[value], permutation))
-        if value in self.constants and self.constants[value].portable:
-            self._keep(value, result, permutation)
+        known = self.constants.get(value)
+        if known is not None and known.portable:
+            array = np.ascontiguousarray(np.transpose(known.value, permutation))
+            self.constants[result] = Constant(array, self.types[result])
         else:
             self._append(value, permutation, result)
         return result
-
-    def _keep(self, value: int, result: int, permutation: Order) -> None:
-        """A constant that is a transposition of another one."""
-        array = np.ascontiguousarray(np.transpose(self.constants[value].value, permutation))
-        self.constants[result] = Constant(array, self.types[result])
 
     def _append(self, value: int, permutation: Order, result: int) -> None:
         """A transposition as an operation: where no element moves, a reshape, which costs nothing."""

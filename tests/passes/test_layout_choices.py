@@ -34,6 +34,8 @@ class Layers:
         w = whole(features, x.shape[self.axis] // groups, taps, taps)
         if self.first:
             return conv(x, w, **options)
+        if groups == 1:
+            return conv(x, w, ("NHWC", "OIHW", "NHWC"), **options)
         return conv(x, w.transpose(2, 3, 1, 0), ("NHWC", "HWIO", "NHWC"), **options)
 
     def each(self, values: np.ndarray) -> np.ndarray:
@@ -105,8 +107,19 @@ def test_what_is_tied_to_arguments_and_results_may_stay():
     names = {op.opcode: value_name(op.result) for op in start.graph.ops}
     assert {names["tanh"], names["sin"], names["exp"]} <= values(everything)
     assert names["tanh"] in values(inside) and not {names["sin"], names["exp"]} & values(inside)
-    assert orders(inside) == ["0,2,3,1", "2,3,1,0"], "the weights of what is made so, too"
+    assert orders(inside) == ["0,2,3,1"], "kernels pack known weights"
     assert "transpose" not in {op.opcode for op in apply_graph_step(start, inside).graph.ops}
+
+
+def test_weights_follow_where_they_are_not_packed():
+    def fn(x, w):
+        return conv(jnp.tanh(conv(conv(x, whole(4, 3, 3, 3)), whole(4, 1, 3, 3), feature_group_count=4)), w).sum((2, 3))
+
+    start = grouped(fn, IMAGE, whole(5, 4, 1, 1))
+    ((step, *_),) = features_last(start.graph)
+    convolutions = [op for op in start.graph.ops if op.opcode == "conv_general_dilated"]
+    weights = [value_name(op.operands[1]) for op in convolutions]
+    assert set(weights) & values(step) == set(weights[1:]) and orders(step) == ["0,2,3,1", "2,3,1,0"]
 
 
 def test_unconnected_networks_are_decided_apart():
