@@ -123,7 +123,9 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
-        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, examples if measuring else None))
+        contest = self._contest(parts) if measuring else None
+        parts = outcome.parts = self._timed("layout", lambda: self._laid_out(parts, contest, examples))
+        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, contest, examples))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
@@ -226,20 +228,30 @@ class Driver:
 
     def planned(self, parts: Partition, kernels: Kernels) -> Partition:
         """The greedy partition after the graph steps that are predicted to make it faster."""
-        parts = laid_out(parts, self.predictions, None)
+        return self._predicted_plan(laid_out(parts, self.predictions, None), kernels)
+
+    def _predicted_plan(self, parts: Partition, kernels: Kernels) -> Partition:
         return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions, kernels))
 
-    def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
-        """The same by measuring, where there are arguments and time for it."""
+    def _contest(self, parts: Partition) -> PlanContest | None:
+        """What compares plans by measuring, where there is time for it."""
         seconds = search_budget(self.options).seconds
-        if examples is None or not seconds or any(op.effects for op in parts.graph.ops):
-            return self.planned(parts, self.source.checked)
-        contest = PlanContest(
-            self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
-        )
-        parts = laid_out(
-            parts, self.predictions, lambda a, b: contest.confirmed(a, b, examples, self._with_predicted_formulations)
-        )
+        if not seconds or any(op.effects for op in parts.graph.ops):
+            return None
+        share = PLAN_SHARE * seconds
+        return PlanContest(self.predictions, self.source.checked, self.target, share, self.options.seed)
+
+    def _laid_out(self, parts: Partition, contest: PlanContest | None, examples: Sequence[Any] | None) -> Partition:
+        """The partition in the layout that is faster."""
+        if contest is None or examples is None:
+            return laid_out(parts, self.predictions, None)
+        finish = self._with_predicted_formulations
+        return laid_out(parts, self.predictions, lambda a, b: contest.confirmed(a, b, examples, finish))
+
+    def _planned(self, parts: Partition, contest: PlanContest | None, examples: Sequence[Any] | None) -> Partition:
+        """The partition after the graph steps that make it faster."""
+        if contest is None or examples is None:
+            return self._predicted_plan(parts, self.source.checked)
         contest = replace(contest, start_s=time.perf_counter())
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
 
@@ -247,7 +259,7 @@ class Driver:
         """A partition with the formulations that need no measuring."""
         tasks = [t for t in _apart(parts) if t.key in choices]
         checks = Checks(self.target, shared_runner, self.options.seed, CHECK, False)
-        found = choose(tasks, self._predicted(tasks, choices), checks)
+        found = choose(tasks, self._predicted_seconds(tasks, choices), checks)
         return _formulated(parts, found)
 
     # ---- traces and kernels
@@ -268,7 +280,7 @@ class Driver:
         found = self.outcome
         tasks = [t for t in _apart(parts) if t.key in found.choices]
         timed = {t.key: found.latencies[t.key] for t in tasks if t.key in found.latencies}
-        own = self._predicted(tasks, found.choices)
+        own = self._predicted_seconds(tasks, found.choices)
         timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
         tasks = [t for t in tasks if not measuring or t.key in timed]
         checks = Checks(self.target, shared_runner, self.options.seed, timing, measuring)
@@ -277,7 +289,7 @@ class Driver:
             found.latencies |= {key: a.seconds for key, a in chosen.items()}
         return chosen
 
-    def _predicted(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> dict[str, float]:
+    def _predicted_seconds(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> dict[str, float]:
         """Predicted seconds of kernels, by task key."""
         traces = {t.key: [choices[t.key].trace] for t in tasks}
         return {t.key: float(predict_native(t.workload.func, traces[t.key], self.target)[0]) for t in tasks}
