@@ -118,7 +118,7 @@ def write_function(
     else:
         traces = {key: trace_to_json(choice.trace) for key, choice in outcome.choices.items()}
         parts = outcome.parts
-        plain = replace(parts.start, constants=parts.graph.constants)
+        plain = replace(parts.start, constants={**parts.graph.constants, **parts.start.constants})
         program = describe_program(plain, outcome.graph, outcome.natives, traces, parts.trace)
         reason = ""
     here = environment()

@@ -115,6 +115,24 @@ def _first_better(task: Task, most_s: float, checks: Checks) -> Alternative | No
     return None
 
 
+def predicted_seconds(task: Task, own_s: float, target: Target) -> float:
+    """Seconds of the first formulation of a task that is predicted to be clearly faster, else its own kernel's.
+
+    Args:
+        task: the task.
+        own_s: predicted seconds of its own kernel.
+        target: the CPU.
+    """
+    for make in FORMULATIONS.values():
+        formulation = make(task.region)
+        traces = _traces(formulation, target) if formulation is not None else None
+        if formulation is not None and traces is not None:
+            seconds = predict(formulation, traces, target)
+            if seconds <= own_s / _GAIN:
+                return seconds
+    return own_s
+
+
 def predict(formulation: Formulation, traces: Sequence[Trace], target: Target) -> float:
     """Seconds of a formulation's kernels; constants are taken to come from memory, as those of a network do."""
     total = 0.0

@@ -34,6 +34,7 @@ from .formulations import Alternative, Checks, apply, choose, part_kernels, step
 from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernel_source import CHECK, KernelSource
 from .kernels import build_all
+from .layouts import laid_out
 from .options import Options
 from .outcome import Outcome
 from .plan_contest import PlanContest
@@ -123,12 +124,15 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
-        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, examples if measuring else None))
+        contest = self._contest(parts) if measuring else None
+        parts = outcome.parts = self._timed("layout", lambda: self._laid_out(parts, contest, examples))
+        parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, contest, examples))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
             return self._original("no part of the function has kernels")
         outcome.formulations = self._timed("formulations", lambda: self._alternatives(parts, measuring))
-        self._assemble(self._formulated(parts))
+        parts = outcome.parts = _formulated(parts, outcome.formulations)
+        self._assemble(parts)
         if examples is not None and not any(op.effects for op in graph.ops):
             native = outcome.graph
             assert native is not None
@@ -225,17 +229,39 @@ class Driver:
 
     def planned(self, parts: Partition, kernels: Kernels) -> Partition:
         """The greedy partition after the graph steps that are predicted to make it faster."""
+        return self._predicted_plan(laid_out(parts, self.predictions, None), kernels)
+
+    def _predicted_plan(self, parts: Partition, kernels: Kernels) -> Partition:
         return improved(parts, self.predictions, lambda _, offers: predicted_faster(offers, self.predictions, kernels))
 
-    def _planned(self, parts: Partition, examples: Sequence[Any] | None) -> Partition:
-        """The same by measuring, where there are arguments and time for it."""
+    def _contest(self, parts: Partition) -> PlanContest | None:
+        """What compares plans by measuring, where there is time for it."""
         seconds = search_budget(self.options).seconds
-        if examples is None or not seconds or any(op.effects for op in parts.graph.ops):
-            return self.planned(parts, self.source.checked)
-        contest = PlanContest(
-            self.predictions, self.source.checked, self.target, PLAN_SHARE * seconds, self.options.seed
-        )
+        if not seconds or any(op.effects for op in parts.graph.ops):
+            return None
+        share = PLAN_SHARE * seconds
+        return PlanContest(self.predictions, self.source.checked, self.target, share, self.options.seed)
+
+    def _laid_out(self, parts: Partition, contest: PlanContest | None, examples: Sequence[Any] | None) -> Partition:
+        """The partition in the layout that is faster."""
+        if contest is None or examples is None:
+            return laid_out(parts, self.predictions, None)
+        finish = self._with_predicted_formulations
+        return laid_out(parts, self.predictions, lambda a, b: contest.confirmed(a, b, examples, finish))
+
+    def _planned(self, parts: Partition, contest: PlanContest | None, examples: Sequence[Any] | None) -> Partition:
+        """The partition after the graph steps that make it faster."""
+        if contest is None or examples is None:
+            return self._predicted_plan(parts, self.source.checked)
+        contest = replace(contest, start_s=time.perf_counter())
         return contest.confirmed(parts, improved(parts, self.predictions, contest), examples)
+
+    def _with_predicted_formulations(self, parts: Partition, choices: Mapping[str, Choice]) -> Partition:
+        """A partition with the formulations that need no measuring."""
+        tasks = [t for t in _apart(parts) if t.key in choices]
+        checks = Checks(self.target, shared_runner, self.options.seed, CHECK, False)
+        found = choose(tasks, self._predicted_seconds(tasks, choices), checks)
+        return _formulated(parts, found)
 
     # ---- traces and kernels
 
@@ -253,12 +279,9 @@ class Driver:
     def _alternatives(self, parts: Partition, measuring: bool) -> dict[str, Alternative]:
         """Formulations that are to replace the kernels of tasks."""
         found = self.outcome
-        apart = {key for _, key in parts.regions}  # what only loops contain has its own kernels alone
-        tasks = [t for t in parts.tasks.values() if t.key in found.choices and t.key in apart]
+        tasks = [t for t in _apart(parts) if t.key in found.choices]
         timed = {t.key: found.latencies[t.key] for t in tasks if t.key in found.latencies}
-        own = {
-            t.key: float(predict_native(t.workload.func, [found.choices[t.key].trace], self.target)[0]) for t in tasks
-        }
+        own = self._predicted_seconds(tasks, found.choices)
         timing = EFFORTS[self.options.effort].timing(self.target.threads) if measuring else CHECK
         tasks = [t for t in tasks if not measuring or t.key in timed]
         checks = Checks(self.target, shared_runner, self.options.seed, timing, measuring)
@@ -267,14 +290,10 @@ class Driver:
             found.latencies |= {key: a.seconds for key, a in chosen.items()}
         return chosen
 
-    def _formulated(self, parts: Partition) -> Partition:
-        """The partition with the formulations that were chosen."""
-        found = self.outcome.formulations
-        if not found:
-            return parts
-        kernels = {key: choice.kernel for a in found.values() for key, choice in a.parts.items()}
-        self.outcome.parts = apply(extended(parts, steps(parts, found)), kernels)
-        return self.outcome.parts
+    def _predicted_seconds(self, tasks: Sequence[Task], choices: Mapping[str, Choice]) -> dict[str, float]:
+        """Predicted seconds of kernels, by task key."""
+        traces = {t.key: [choices[t.key].trace] for t in tasks}
+        return {t.key: float(predict_native(t.workload.func, traces[t.key], self.target)[0]) for t in tasks}
 
     def built_choices(self, parts: Partition) -> dict[str, Choice]:
         """The kernels that would be used without measuring, not checked."""
@@ -360,3 +379,17 @@ class Driver:
     def _region_seconds(self) -> dict[str, float]:
         assert self.outcome.parts is not None
         return region_seconds(list(self.outcome.parts.tasks.values()), self.options.seed)
+
+
+def _apart(parts: Partition) -> list[Task]:
+    """Tasks of regions; what only loops contain has its own kernels alone."""
+    keys = {key for _, key in parts.regions}
+    return [t for t in parts.tasks.values() if t.key in keys]
+
+
+def _formulated(parts: Partition, found: Mapping[str, Alternative]) -> Partition:
+    """The partition with formulations of some tasks."""
+    if not found:
+        return parts
+    kernels = {key: choice.kernel for a in found.values() for key, choice in a.parts.items()}
+    return apply(extended(parts, steps(parts, found)), kernels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -32,6 +32,14 @@ _COMPARE_SECONDS = 0.3
 
 _CONFIRM_SECONDS = 1.0
 """How long whole programs are compared."""
+
+Finish = Callable[[Partition, Mapping[str, Choice]], Partition]
+"""A partition with other kernels for some regions than those of tasks, which are given by task key."""
+
+
+def as_it_is(parts: Partition, choices: Mapping[str, Choice]) -> Partition:
+    """Nothing is done to a partition."""
+    return parts
 
 
 @dataclass(slots=True)
@@ -67,18 +75,21 @@ class PlanContest:
                 faster.append((len(offer.steps) * (median(found.baseline_s) - median(found.native_s)), offer))
         return [offer for _, offer in sorted(faster, key=lambda item: -item[0])]
 
-    def confirmed(self, greedy: Partition, found: Partition, examples: Sequence[Any]) -> Partition:
-        """The partition that was found if the whole program is surely faster with it, else the greedy one.
+    def confirmed(
+        self, start: Partition, found: Partition, examples: Sequence[Any], finish: Finish = as_it_is
+    ) -> Partition:
+        """The partition that was found if the whole program is surely faster with it, else what was started from.
 
         Args:
-            greedy: what was started from.
-            found: the same graph after steps.
+            start: what was started from.
+            found: the same after steps.
             examples: arguments of the graph.
+            finish: what is done to both before they are compared.
         """
-        if not found.trace:
-            return greedy
-        comparison = self._comparison(greedy, found, examples, _CONFIRM_SECONDS)
-        return found if comparison is not None and comparison.lower_bound > 1.0 else greedy
+        if found.trace == start.trace:
+            return start
+        comparison = self._comparison(start, found, examples, _CONFIRM_SECONDS, finish)
+        return found if comparison is not None and comparison.lower_bound > 1.0 else start
 
     def _late(self) -> bool:
         return time.perf_counter() - self.start_s > self.seconds
@@ -97,13 +108,19 @@ class PlanContest:
         return self._comparison(before, after, examples, _COMPARE_SECONDS)
 
     def _comparison(
-        self, before: Partition, after: Partition, examples: Sequence[Any], seconds: float
+        self,
+        before: Partition,
+        after: Partition,
+        examples: Sequence[Any],
+        seconds: float,
+        finish: Finish = as_it_is,
     ) -> Comparison | None:
         """Times of a graph in two partitions; None if a region that differs has no kernel."""
         self._build([*before.tasks.values(), *after.tasks.values()])
         if not before.tasks.keys() ^ after.tasks.keys() <= self.choices.keys():
             return None
-        ours, usual = (runnable(assemble(p, self.choices, self.target)[0]) for p in (after, before))
+        whole = (finish(p, self.choices) for p in (after, before))
+        ours, usual = (runnable(assemble(p, self.choices, self.target)[0]) for p in whole)
         comparison = compare_speed(ours, usual, examples, seconds)
         _LOG.info("%s: %.3fx, at least %.3fx", after.trace, comparison.speedup, comparison.lower_bound)
         return comparison

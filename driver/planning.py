@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..backends.llvm.kernel import Kernel
 from ..backends.llvm.vecmath import SUPPORTED
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Op
 from ..ir.graph_edit import subgraph
 from ..ir.graph_text import canonical
 from ..ir.text import digest
@@ -165,7 +165,7 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
         if region.kind == "alias":
             regions.append((region, ""))
             continue
-        task = done.get(grouping.values(region)) or region_task(graph, region)
+        task = done.get(tuple(graph.ops[m] for m in region.members)) or region_task(graph, region)
         if task is None:
             continue
         regions.append((region, task.key))
@@ -180,15 +180,16 @@ def _lowered(grouping: Grouping, start: Graph, known: Partition | None = None) -
     return Partition(grouping, tuple(regions), workloads, tasks, loops, start)
 
 
-def _known_tasks(known: Partition | None) -> dict[tuple[int, ...], Task]:
-    """Each region's own task, by the values that the region computes: of equal regions, the first one may be gone."""
-    found: dict[tuple[int, ...], Task] = {}
+def _known_tasks(known: Partition | None) -> dict[tuple[Op, ...], Task]:
+    """Each region's own task, by the region's operations: of equal regions, the first one may be gone."""
+    found: dict[tuple[Op, ...], Task] = {}
     if known is None:
         return found
     for region, key in known.regions:
         if key:
             own, workload = subgraph(known.graph, region.members), known.workloads[region.members]
-            found[known.grouping.values(region)] = replace(known.tasks[key], workload=workload, region=own, count=1)
+            task = replace(known.tasks[key], workload=workload, region=own, count=1)
+            found[tuple(known.graph.ops[m] for m in region.members)] = task
     return found
 
 
@@ -201,11 +202,10 @@ def region_task(graph: Graph, region: Region) -> Task | None:
 
 
 def _loops(graph: Graph, known: Partition | None) -> dict[int, Loop]:
-    """By operation, the loops that can run inside a native call."""
-    if known is not None:
-        return {graph.producers[known.graph.ops[index].results[0]]: loop for index, loop in known.loops.items()}
-    found = ((index, native_loop(graph, op, _body)) for index, op in enumerate(graph.ops))
-    return {index: loop for index, loop in found if loop is not None}
+    """By operation, the loops that can run inside a native call; a known partition's need no second look."""
+    seen = {op: known.loops.get(index) for index, op in enumerate(known.graph.ops)} if known is not None else {}
+    found = {index: seen[op] if op in seen else native_loop(graph, op, _body) for index, op in enumerate(graph.ops)}
+    return {index: loop for index, loop in found.items() if loop is not None}
 
 
 def _body(graph: Graph) -> Partition:
@@ -225,7 +225,8 @@ def _greedy(graph: Graph) -> Grouping:
     regions = greedy(graph, SUPPORTED)
     refused = [r for r in regions if r.kind == "stream" and not _streams(graph, r)]
     apart = [graph.ops[m].result for r in refused for m in r.members]
-    return Grouping(graph, greedy(graph, SUPPORTED, apart) if apart else regions)
+    regions = greedy(graph, SUPPORTED, apart) if apart else regions
+    return Grouping(graph, regions, lambda other: _greedy(_prepared(other)))
 
 
 def _streams(graph: Graph, region: Region) -> bool:

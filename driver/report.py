@@ -186,7 +186,10 @@ def _plan(outcome: Outcome) -> tuple[str, ...]:
         return ()
     graph, found = outcome.parts.graph, Counter[str]()
     for step in outcome.parts.trace:
-        if step.primitive != "formulate":  # said with the schedules
+        if step.primitive == "set_layout":
+            values = [v for v in (step.target, *map(str, step.args)) if v.startswith("%")]
+            found[f"axes {step.args[0]} of {len(values)} values"] += 1
+        elif step.primitive != "formulate":  # said with the schedules
             ops = (graph.producer(value_of(str(name))) for name in (step.target, *step.args))
             found[f"{step.primitive} at {' '.join(op.opcode for op in ops if op is not None)}"] += 1
     return tuple(f"{n} times {text}" if n > 1 else text for text, n in found.items())

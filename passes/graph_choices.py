@@ -8,6 +8,7 @@ from ..ir.graph import Graph
 from .chains import chains
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, apply_graph_step, value_name
+from .layout_choices import features_last
 from .lower import IDENTITIES, VIEWS
 from .lower_blocks import CONTRACTIONS
 from .regions import Region
@@ -47,6 +48,13 @@ def graph_choices(grouping: Grouping, name: str) -> Iterator[Step]:
         except ScheduleError:
             continue
         yield step
+
+
+@enumerates
+def set_layout(grouping: Grouping) -> Iterator[Step]:
+    """Features of convolutions last."""
+    for steps in features_last(grouping.graph):
+        yield from steps
 
 
 @enumerates

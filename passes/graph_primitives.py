@@ -1,4 +1,4 @@
-"""The graph primitives: `group`, `cut` and `formulate`."""
+"""The graph primitives: `set_layout`, `group`, `cut` and `formulate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ..ir.graph import Graph, Op
 from ..ir.graph_edit import rename, subgraph
 from .formulations import FORMULATIONS
 from .graph_trace import Grouping, graph_primitive, value_of
+from .layout_rules import Order, as_given
+from .layouts import relaid
 from .lower import ALIASES, VIEWS
 from .lower_blocks import AXIS_REDUCTIONS, BLOCK_RULES, CONTRACTIONS
 from .lower_region import lowered
@@ -27,6 +29,63 @@ def loop_nests(graph: Graph, members: tuple[int, ...]) -> Kind | None:
 
 WAYS: tuple[Way, ...] = (loop_nests,)
 """Ways in which operations can be one workload; the first that answers decides."""
+
+
+@graph_primitive
+def set_layout(grouping: Grouping, target: str, order: str, *more: str) -> Grouping:
+    """Values are stored with their axes in other orders, and greedy regions are found anew.
+
+    Before ``%5: float32[1,64,56,56]``; after ``set_layout(%5, 0,2,3,1)`` ``%5: float32[1,56,56,64]``. What makes and
+    reads the values is computed accordingly, bit for bit but for the order of sums; where an operation does not go
+    along, at arguments and at outputs, a transposition stands between. Constants are transposed when the program is
+    built.
+
+    Args:
+        grouping: the regions.
+        target: an argument, a constant, or a value that an operation computes.
+        order: its present axes in their new order, separated by commas.
+        more: further values that get this order, then perhaps another order and its values, and so on.
+
+    Raises:
+        ScheduleError: an order is no permutation of a value's axes or changes nothing, a value is one of several
+            results or unknown, or earlier steps have changed the regions.
+    """
+    if grouping.greedy is None:
+        raise ScheduleError("expected greedy regions, which set_layout finds anew, found that steps have changed them")
+    axes, orders = _order_of(order), dict[int, Order]()
+    for item in (target, *more):
+        if item.startswith("%"):
+            value = value_of(item)
+            _check_order(grouping.graph, value, axes)
+            orders[value] = axes
+        else:
+            axes = _order_of(item)
+    return grouping.greedy(relaid(grouping.graph, orders))
+
+
+def _order_of(text: str) -> Order:
+    """The order of axes that a step names.
+
+    Raises:
+        ScheduleError: it is none, or that of the axes as they are.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        raise ScheduleError(f"expected an order of axes, like 0,2,3,1, found {text[:40]!r}")
+    order = tuple(map(int, parts))
+    if order == as_given(len(order)):
+        raise ScheduleError(f"expected another order than that of the axes, found {text[:40]!r}")
+    return order
+
+
+def _check_order(graph: Graph, value: int, order: Order) -> None:
+    op = graph.producer(value)
+    known = value in graph.inputs or graph.constant(value) is not None
+    if not known and (op is None or len(op.results) != 1):
+        raise ScheduleError(f"expected an argument, a constant or the only result of an operation, found %{value}")
+    type_ = graph.types[value]
+    if sorted(order) != list(range(type_.rank)):
+        raise ScheduleError(f"expected an order of the axes of %{value}, which is {type_}, found {order}")
 
 
 @graph_primitive

@@ -3,7 +3,8 @@
 A schedule belongs to one region; what crosses regions is decided by a graph trace. Its steps are data like those of
 schedules, and are replayed from the greedy partition. A *graph primitive* is one function registered with
 `graph_primitive`: it returns another grouping or refuses with a `ScheduleError` that says what was expected and what
-was found. Values are named as the graph prints them, ``%12``; a step never changes the number of a value.
+was found. Values are named as the graph prints them, ``%12``; a step never changes the number of a value, whatever it
+changes about how the value is computed and stored.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ class Grouping:
     Args:
         graph: the graph.
         regions: what kernels compute, in order of their last operation; other operations stay XLA's.
+        greedy: makes the greedy regions of another graph; None once steps have changed the regions.
     """
 
     graph: Graph
     regions: tuple[Region, ...]
+    greedy: Callable[[Graph], Grouping] | None = None
 
     def result(self, region: Region) -> int:
         """The value that is all others read of a region."""
