@@ -25,7 +25,8 @@ def copy_stmt(stmt: Stmt, suffix: str) -> Stmt:
             case Block():
                 value = map_expr(s.value, lambda e: replace(e, buffer=buffer(e.buffer)) if isinstance(e, Read) else e)
                 write = Access(buffer(s.write.buffer), s.write.index)
-                return replace(s, name=s.name + suffix, value=value, write=write)
+                fetches = tuple(replace(f, loop=f.loop + suffix) if f.loop in loops else f for f in s.fetches)
+                return replace(s, name=s.name + suffix, value=value, write=write, fetches=fetches)
             case _:
                 return s
 

@@ -11,13 +11,13 @@ from .schedule import ScheduleError, primitive
 
 @primitive
 def prefetch(func: LoopFunc, block: str, buffer: str, loop: str, distance: int) -> LoopFunc:
-    """Fetch what a Block will read of an input ``distance`` iterations of a loop later.
+    """Fetch what a Block will read of an input or constant ``distance`` iterations of a loop later.
 
     Before ``for i: t += x[i, r]; y[i, j] = exp(x[i, j])``; after the same with a hint at the second Block, whose
     vectors ask the memory for ``x[i + 1, j]``: it works while the processor computes. Only vectors that are neighbours
-    in memory are fetched. To be taken after the loops have their final names, for it follows none of their rewrites.
+    in memory are fetched. Where the loop is copied, so is the hint; it follows no other rewrite of it.
 
-    Refuses: anything but an input that the Block reads inside that loop; a distance below 1; the same twice.
+    Refuses: anything but a parameter that the Block reads inside that loop; a distance below 1; the same twice.
     """
     found = find_block(func, block)
     if buffer not in {b.name for b in func.inputs} or all(r.buffer != buffer for r in reads(found.value)):

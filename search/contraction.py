@@ -11,6 +11,7 @@ from ..ir.target import Target
 from ..passes.schedule import Step, Trace
 from .anatomy import Anatomy, Product, anatomy, axis_of, product, product_along, stride_of, written_variable
 from .chains import reduction_loops
+from .panels_ahead import AHEAD_BYTES, FEW_ROWS, fetch_panel, worth_fetching
 from .sketch import Decisions, Sketch
 from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, same_axes, share, tile_at, trips
 from .tiles import Box, Cost, register_tiles, registers
@@ -63,12 +64,15 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     unrolls = tuple(u for u in (1, 2, 4, 8) if last % u == 0)
     if last <= 8:
         unrolls = tuple(sorted({*unrolls, last}))
-    default: Decisions = {
+    default: dict[str, int | str] = {
         "tile": tiles[0],
         "order": _cheaper_order(first.match, _size(tiles[0]), target),
         "unroll": 1,
     }
-    choices = {"tile": tiles, "order": orders, "unroll": unrolls}
+    choices: dict[str, tuple[int | str, ...]] = {"tile": tiles, "order": orders, "unroll": unrolls}
+    if any(found.constant and worth_fetching(parts, found.match, target) for found in layouts.values()):
+        choices["ahead"] = (AHEAD_BYTES, 0)
+        default["ahead"] = AHEAD_BYTES
     return Sketch("contraction", choices, default, lambda d: _contraction_trace(parts, layouts, d, target))
 
 
@@ -170,7 +174,10 @@ def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str
         return "rows"
     panel_bytes = 4 * match.steps * match.vector.extent
     row_bytes = 4 * rows * match.reduce[-1].extent
+    written = 4 * rows * match.vector.extent
     panels_outer = row_bytes * panels * _level(row_bytes // target.threads, target) + panel_bytes
+    if panels > 1:  # the rows of the result are written in pieces that lie apart
+        panels_outer += written * _level(written // target.threads, target)
     rows_outer = panel_bytes * -(-rows // tile[0]) * _level(panel_bytes, target) + row_bytes
     return "panels" if panels_outer <= rows_outer else "rows"
 
@@ -231,6 +238,9 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
     used = {a for s in shared for a in (s.target, *s.args)}
     tiles = [(it, size) for it, size in loops if it is match.tile or (it is match.vector and axis is None)]
     steps += [Step("unroll", f"{root}.{it.name}") for it in _phases(match) if f"{root}.{it.name}" not in used]
+    ahead = int(decisions.get("ahead", 0))
+    if ahead and layout.constant and axis is not None and rows >= FEW_ROWS:
+        steps.append(fetch_panel(match, steps, panel_width * int(decisions["unroll"]), ahead))
     return (*steps, *cut_edges(match.update, tiles, root, used, list(match.reduce)))
 
 
