@@ -1,5 +1,7 @@
 """Signatures of the elementwise functions that scalar expressions apply, named as in ``jax.lax``.
 
+Two are not in ``jax.lax``: ``larger(x, y)`` is y where that is larger, else x, so that NaN replaces no number;
+``decay`` is ``exp`` of rounded numbers that are not positive, such as differences with their maximum, or of NaN.
 Operands of a function share one element type unless stated otherwise; what each function computes is defined by
 `ir.interp_ops`.
 """
@@ -48,6 +50,8 @@ def _table() -> dict[str, Signature]:
 
     add("add sub mul div rem", 2, "number")
     add("max min", 2, "ordered")
+    add("larger", 2, "float")
+    add("decay", 1, "float")
     add("pow atan2 nextafter", 2, "float")
     add("neg sign square", 1, "number")
     add("abs", 1, "signed")

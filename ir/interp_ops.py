@@ -177,6 +177,7 @@ def _each(f: Callable[[float], float]) -> Callable[[Array], Array]:
 
 _TRANSCENDENTAL: dict[str, Callable[..., Any]] = {
     "exp": np.exp,
+    "decay": np.exp,
     "exp2": np.exp2,
     "expm1": np.expm1,
     "log": np.log,
@@ -211,6 +212,7 @@ _EXACT: dict[str, Callable[..., Any]] = {
     "div": _div,
     "rem": _rem,
     "max": np.maximum,
+    "larger": lambda x, y: np.where(y > x, y, x),
     "min": np.minimum,
     "nextafter": np.nextafter,
     "neg": np.negative,

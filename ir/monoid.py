@@ -2,7 +2,7 @@
 
 A reduction may be tiled, split across threads and fused with its producer because ``combine`` is associative with an
 identity; all monoids here are commutative too. Floating point sums are associative up to rounding, which the accuracy
-contract covers.
+contract covers. ``larger`` is the maximum that passes over NaN.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Monoid:
             case "and":
                 return True if dtype == dtypes.BOOL else _all_ones(dtype)
             case _:
-                return _extreme(dtype, lowest=self.name == "max")
+                return _extreme(dtype, lowest=self.name in ("max", "larger"))
 
 
 def _all_ones(dtype: str) -> int:
@@ -60,6 +60,7 @@ MONOIDS = {
         Monoid("sum", "add"),
         Monoid("prod", "mul"),
         Monoid("max", "max"),
+        Monoid("larger", "larger"),
         Monoid("min", "min"),
         Monoid("and", "and"),
         Monoid("or", "or"),

@@ -193,6 +193,16 @@ def set_scope(func: LoopFunc) -> Iterator[Step]:
 
 
 @enumerates
+def in_place(func: LoopFunc) -> Iterator[Step]:
+    """Each allocated buffer over each other one that the Block that writes it reads."""
+    allocated = {b.name for b in _allocated(func)}
+    for block in blocks(func.body):
+        for source in dict.fromkeys(r.buffer for r in reads(block.value)):
+            if {block.write.buffer, source} <= allocated:
+                yield Step("in_place", block.write.buffer, (source,))
+
+
+@enumerates
 def nontemporal(func: LoopFunc) -> Iterator[Step]:
     """Each output."""
     return (Step("nontemporal", b.name) for b in func.outputs)

@@ -17,7 +17,12 @@ from .convolution import channels_last, whole_phases
 from .fold_windows import window_of_constant
 from .manager import Rewriter, RewriteRule, apply_rules
 from .static_update import UPDATE, scatter_of_window, update_of_everything
-from .transposes import squeeze_before_transpose, unit_axes_before_transpose, window_before_transpose
+from .transposes import (
+    squeeze_before_transpose,
+    transpose_of_product,
+    unit_axes_before_transpose,
+    window_before_transpose,
+)
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
 _UNIFORM_LIMIT = 4096  # larger constants are not searched for being the same number throughout
@@ -405,6 +410,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(unit_axes_before_transpose, "broadcast_in_dim"),
     _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
     _rule(squeeze_before_transpose, "squeeze"),
+    _rule(transpose_of_product, "transpose"),
     _rule(_window_of_constant, "reduce_window_sum"),
     _rule(_slice_of_slice, "slice"),
     _rule(scatter_of_window, "scatter"),

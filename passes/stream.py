@@ -103,7 +103,8 @@ class _Rewriter:
         init = Block(self.join.name(f"{block.name}.t_init"), data, write, identity)
         new = Read(partial.name, write.index, partial.dtype)
         joined = self.join.maximum(new) if block is parts.key else [self.join.joined(block, new)]
-        return [init, replace(tile, write=write), *joined]
+        monoid = "larger" if block is parts.key and parts.passes_over_nan else block.monoid
+        return [init, replace(tile, write=write, monoid=monoid), *joined]
 
     def _narrow(self, block: Block) -> Block:
         """The Block with its range of the axis cut down to the tile, factors that wait left out."""

@@ -51,7 +51,7 @@ class Joining:
             self.row("old", self.old, self.shift_of(LOWEST)),
             Block(self.name(f"{key.name}.join"), _data(key), key.write, both),
             self.row("safe", self.safe, self.shift_of(0.0)),
-            self.row("repair", self.repair, Apply("exp", (gap,), dtype)),
+            self.row("repair", self.repair, Apply(self.parts.exp, (gap,), dtype)),
         ]
 
     def joined(self, block: Block, new: Expr) -> Block:

@@ -67,12 +67,36 @@ class Streamed:
 
     def shifted(self, block: Block, buffer: str) -> Expr:
         """The value of a Block, the shift read from a buffer of that name."""
-        named = self.values[block.name]
-        return map_expr(named, lambda e: replace(e, buffer=buffer) if _reads(e, SHIFT) else e)
+
+        def visit(e: Expr) -> Expr:
+            if isinstance(e, Apply) and e.op == "exp" and _reads(_subtracted(e), buffer):
+                return replace(e, op=self.exp)
+            return replace(e, buffer=buffer) if _reads(e, SHIFT) else e
+
+        return map_expr(self.values[block.name], visit)
+
+    @property
+    def exp(self) -> str:
+        """The exponential of differences with the shift: what stands in for an infinite maximum may be less than it."""
+        return "decay" if _reads(self.shift, self.key.write.buffer) else "exp"
+
+    @property
+    def passes_over_nan(self) -> bool:
+        """Whether only exponentials use the maximum: NaN then comes to light in these, and need not in the maximum."""
+        outside = [b.value for s in self.items for b in blocks(s) if b.name not in self.along]
+        waiting = [factor for scaled in self.scaled.values() for _, factor in scaled.after]
+        used = (*outside, *waiting, *self.values.values())
+        return not any(_reads(r, self.key.write.buffer) for e in used for r in reads(e))
 
 
-def _reads(e: Expr, name: str) -> bool:
+def _reads(e: Expr | None, name: str) -> bool:
     return isinstance(e, Read) and e.buffer == name
+
+
+def _subtracted(e: Apply) -> Expr | None:
+    """What the argument of a function is the difference with."""
+    inner = e.args[0]
+    return inner.args[1] if isinstance(inner, Apply) and inner.op == "sub" else None
 
 
 def streamed(func: LoopFunc, block: str, iterator: str) -> Streamed:

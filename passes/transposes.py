@@ -1,11 +1,13 @@
 """Simplification rules that move transpositions behind operations to which the order of axes is all the same.
 
 Libraries that pool pixel by pixel transpose images that are stored channel by channel, and transpose the result back.
-Behind the pooling the two cancel.
+Behind the pooling the two cancel. `jnp.einsum` orders the operands of a product by its own rules, and transposes what
+comes out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..ir.graph import Op
@@ -63,3 +65,34 @@ def squeeze_before_transpose(op: Op, r: Rewriter) -> int | None:
     kept = [order[axis] for axis in range(len(order)) if axis not in gone]
     narrow = r.add1("squeeze", inner.operands[0], dimensions=tuple(sorted(order[axis] for axis in gone)))
     return r.add1("transpose", narrow, permutation=tuple(sorted(kept).index(axis) for axis in kept))
+
+
+def transpose_of_product(op: Op, r: Rewriter) -> int | None:
+    """A product whose free axes are swapped behind it is that of the operands in the other order."""
+    product = r.producer(op.operands[0])
+    if product is None or product.opcode != "dot_general" or len(r.graph.users[product.result]) != 1:
+        return None
+    left, right = product.operands
+    (contracted, other), (batch, same) = product.params["dimension_numbers"]
+    lead = len(batch)
+    free = r.graph.types[left].rank - lead - len(contracted)
+    rank = product.type.rank
+    swapped = (*range(lead), *range(lead + free, rank), *range(lead, lead + free))
+    shape = product.type.shape
+
+    def wide(order: Sequence[int]) -> list[int]:
+        return [axis for axis in order if shape[axis] != 1]
+
+    order = op.params["permutation"]
+    if wide(order) == wide(range(rank)) or wide(order) != wide(swapped):
+        return None
+    precision = product.params["precision"]
+    params = {
+        **product.params,
+        "dimension_numbers": ((other, contracted), (same, batch)),
+        "precision": precision[::-1] if isinstance(precision, tuple) else precision,
+    }
+    result = r.builder.add("dot_general", (right, left), params, [product.type.with_shape(shape[a] for a in swapped)])[
+        0
+    ]
+    return result if order == swapped else r.add1("reshape", result, new_sizes=op.type.shape)

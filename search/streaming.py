@@ -92,6 +92,7 @@ class _Builder:
         self._vectors()
         self._masked()
         self._layouts()
+        self._weights()
         return (*form.prefix, *self.steps, *share(loops, self.target.threads))
 
     def _do(self, primitive: str, target: str, *args: int | str) -> None:
@@ -309,6 +310,23 @@ class _Builder:
             if axis != rank - 1:
                 for each in made:
                     self._do("pack", each, axis, self._width)
+
+    def _weights(self) -> None:
+        """Exponentials take the place of the scores that they are made of."""
+        form, kept = self.form, self.form.stored.write
+        inlined = {s.target for s in self.steps if s.primitive == "compute_inline"}
+        found = [b for b in form.axis.items if isinstance(b, Block) and reads_of(b, kept.buffer)]
+        last = next((b for b in reversed(found) if b.write.buffer not in inlined), None)
+        if last is None or last.monoid is not None or last.write.buffer not in form.axis.axes:
+            return
+        rows = (form.row_axes.get(last.write.buffer), form.row_axes.get(kept.buffer))
+        alike = form.parts.found[last.write.buffer].shape == form.parts.found[kept.buffer].shape
+        if (
+            alike
+            and rows[0] == rows[1]
+            and all(r.index == last.write.index for r in reads(last.value) if r.buffer == kept.buffer)
+        ):
+            self._do("in_place", last.write.buffer, kept.buffer)
 
 
 def _last(block: Block) -> str:

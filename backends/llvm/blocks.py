@@ -22,10 +22,19 @@ _REDUCE = {
     "sum": ("fadd", "add", "add"),
     "prod": ("fmul", "mul", "mul"),
     "max": ("fmaximum", "smax", "umax"),
+    "larger": ("fmax", "", ""),
     "min": ("fminimum", "smin", "umin"),
     "and": ("and", "and", "and"),
     "or": ("or", "or", "or"),
 }
+_HALVES = frozenset(2.0**-n for n in range(64))
+
+
+def _exact_product(e: Expr) -> bool:
+    """Whether an expression is a number times a power of two up to 1: no rounding but of what denormals are."""
+    if not isinstance(e, Apply) or e.op != "mul" or e.dtype not in ("float32", "float64"):
+        return False
+    return any(isinstance(a, Const) and a.value in _HALVES for a in e.args)
 
 
 @dataclass(slots=True)
@@ -177,7 +186,7 @@ class BlockEmitter(BlockChoices):
         b = self.builder
         t = vtype(self.block.value.dtype, self.lanes)
         identity = b.const(MONOIDS[monoid].identity(t.dtype), t)
-        total = ""
+        total = identity if monoid == "larger" else ""  # which NaN leaves alone only as the second operand
         for start in range(0, wide.extent, self.lanes):
             self._memo.clear()
             point[wide.name] = start
@@ -232,12 +241,23 @@ class BlockEmitter(BlockChoices):
                 return self._bound(expr, point)
 
     def _apply(self, expr: Apply, point: Point) -> Value:
+        if expr.op == "sub" and _exact_product(expr.args[0]) and "fma" in self.builder.features:
+            return self._fused_difference(expr, point)
         args = [self._eval(a, point) for a in expr.args]
         lanes = max(t.lanes for _, t in args)
         types = [vtype(t.dtype, lanes) for _, t in args]
         values = [self._widen(a, t) for a, t in zip(args, types, strict=True)]
         result = vtype(expr.dtype, lanes)
         return elementwise.apply(self.builder, expr.op, result, types, values, expr.params), result
+
+    def _fused_difference(self, expr: Apply, point: Point) -> Value:
+        """``x c - y`` rounded once, which is no other number where ``x c`` is exact."""
+        product = expr.args[0]
+        assert isinstance(product, Apply)
+        args = [self._eval(a, point) for a in (*product.args, expr.args[1])]
+        t = vtype(expr.dtype, max(t.lanes for _, t in args))
+        x, c, y = (self._widen(a, t) for a in args)
+        return self.builder.intrinsic("fma", t, x, c, self.builder.fneg(t, y)), t
 
     def _index_value(self, expr: IndexValue, point: Point) -> Value:
         b, wide = self.builder, self._wide

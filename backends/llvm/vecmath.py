@@ -36,6 +36,7 @@ _BOTH: Mapping[str, Callable[..., str]] = {
     "atan2": vecmath_trig.atan2,
     "atanh": vecmath_log.atanh,
     "cosh": vecmath_exp.cosh,
+    "decay": vecmath_exp.decay,
     "erf": vecmath_erf.erf,
     "erfc": vecmath_erf.erfc,
     "exp": vecmath_exp.exp,

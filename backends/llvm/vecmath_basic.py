@@ -225,6 +225,7 @@ FLOAT: Mapping[str, Emitter] = {
     "round": lambda b, t, args, params: b.intrinsic(_ROUND[int(params[0])], t, args[0]),
     "max": _float_extremum("lt", "gt", "maximum"),
     "min": _float_extremum("gt", "lt", "minimum"),
+    "larger": lambda b, t, args, params: b.select(t, b.compare("gt", t, args[1], args[0]), args[1], args[0]),
     "sign": _float_sign,
     "is_finite": _is_finite,
     "integer_pow": _integer_pow,

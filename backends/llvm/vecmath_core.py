@@ -174,6 +174,12 @@ class Ops:
         args = ((self.t.text, self.b.lanes(values, self.t)), (self.i.text, index))
         return self.b.call("llvm.x86.avx512.permvar.sf.512", self.t.text, args)
 
+    def lookup32(self, values: Sequence[float], index: str) -> str:
+        """Elements of a table of 32 numbers by the lowest five bits of an index, in one instruction."""
+        halves = (self.b.lanes(values[:16], self.t), self.b.lanes(values[16:], self.t))
+        args = ((self.t.text, halves[0]), (self.i.text, index), (self.t.text, halves[1]))
+        return self.b.call("llvm.x86.avx512.vpermi2var.ps.512", self.t.text, args)
+
     def rarely(
         self, condition: str, usual: Sequence[tuple[VType, str]], then: Callable[[], Sequence[str]]
     ) -> list[str]:

@@ -105,6 +105,11 @@ def exp2_polynomial(o: Ops, r: str) -> str:
     return o.horner(r, _table(o).exp2)
 
 
+def decay(o: Ops, x: str) -> str:
+    """``e**x`` of rounded numbers that are not positive but by rounding, or NaN."""
+    return vecmath_exp_table.decay(o, x) if o.looks_up else _exp_bounded(o, x)
+
+
 def _exp_bounded(o: Ops, x: str) -> str:
     """``e**x`` of values up to the table's ``high``, or NaN."""
     if o.looks_up:

@@ -18,11 +18,14 @@ _RENAMED: dict[str, Callable[..., Array]] = {
     "or": lax.bitwise_or,
     "xor": lax.bitwise_xor,
     "not": lax.bitwise_not,
+    "larger": lambda x, y: jnp.where(y > x, y, x),
+    "decay": lax.exp,
 }
 _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "sum": jnp.sum,
     "prod": jnp.prod,
     "max": jnp.max,
+    "larger": jnp.nanmax,
     "min": jnp.min,
     "and": jnp.bitwise_and.reduce,
     "or": jnp.bitwise_or.reduce,

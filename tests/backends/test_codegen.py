@@ -393,6 +393,7 @@ def test_booleans_in_memory(extent, target, rng):
         ("prod", "float32"),
         ("max", "float32"),
         ("min", "float32"),
+        ("larger", "float32"),
         ("sum", "int32"),
         ("max", "int32"),
     ]
@@ -507,3 +508,18 @@ def test_only_whole_aligned_vectors_are_stored_past_the_caches():
     assert stores(64)
     assert all("align 64" in line or "align 32" in line or "align 16" in line for line in stores(64))
     assert not stores(37)
+
+
+@pytest.mark.parametrize("factor", [0.125, 0.1, 2.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_differences_with_products_round_as_the_operations_do(factor, dtype, target, rng):
+    # With a factor that is a power of two one instruction gives the same numbers.
+    x, y = (Read(n, (var("i"),), dtype) for n in "xz")
+    value = Apply("sub", (Apply("mul", (x, Const(factor, dtype)), dtype), y), dtype)
+    inputs = [Buffer(n, (70,), dtype) for n in "xz"]
+    func = func_of(block(value, [data("i", 70, True)], [var("i")]), inputs, Buffer("y", (70,), dtype))
+    arrays = [rng.standard_normal(70).astype(dtype) * 10.0 ** rng.integers(-9, 9, 70).astype(dtype) for _ in "xz"]
+    arrays[1][:20] = arrays[0][:20] * np.dtype(dtype).type(factor)
+    for array in arrays:
+        array[20:26] = [np.nan, np.inf, -np.inf, 0.0, -0.0, np.finfo(dtype).max]
+    check(func, arrays, True, f"{factor} {dtype}", target)

@@ -61,6 +61,21 @@ def test_error_stays_bounded_without_denormals(name: str, configuration: str) ->
     assert error <= MAX_ULP[name], f"{name}({at!r})"
 
 
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_decay_is_exp_of_what_is_not_positive(configuration: str, rng: np.random.Generator) -> None:
+    """Its error is two units, and what half a unit of the argument makes of the result."""
+    require(configuration)
+    features, lanes = CONFIGURATIONS[configuration]
+    loop = elementwise("decay", "float32", lanes, features)
+    x = -np.concatenate([rng.uniform(0, 87, 1 << 14), rng.uniform(0, 2, 1 << 14), 10.0 ** rng.uniform(-40, 0, 1 << 12)])
+    x = x.astype(np.float32)
+    error = ulp_error(loop(x), np.exp(x.astype(np.float64)))
+    assert np.max(error - np.abs(x) / 2) <= 2.0
+    special = np.array([0.0, -0.0, -INF, NAN, -3e38, -200.0, 1e-6], np.float32)
+    np.testing.assert_array_equal(loop(special)[:-1], np.array([1, 1, 0, NAN, 0, 0], np.float32))
+    assert loop(special)[-1] == pytest.approx(1, abs=3e-6)
+
+
 @pytest.mark.parametrize("lanes", [1, 4, 12, 32])
 @pytest.mark.parametrize("configuration", ["avx512", "avx2"])
 @pytest.mark.parametrize("name", ["exp", "tanh", "sin", "cbrt"])

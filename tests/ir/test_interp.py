@@ -124,6 +124,16 @@ def test_monoids(monoid: str, extent: int, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(run(text, x), ufunc.reduce(x, axis=1, initial=start))
 
 
+def test_larger_passes_over_nan() -> None:
+    body = (
+        "  block a [i: 0..8]\n    y[i] = -inf:float32\n"
+        "  block b [i: 0..8, k: 0..8 reduce]\n    y[i] larger= x[((i + k) % 8)]\n"
+    )
+    x = np.array([1, np.nan, *range(6)], np.float32)
+    assert (run(copying("float32", body), x) == 5).all()
+    assert (run(copying("float32", body), np.full(8, np.nan, np.float32)) == -np.inf).all()
+
+
 @pytest.mark.parametrize("monoid", ["max", "min"])
 def test_nan_propagates_through_extremes(monoid: str) -> None:
     body = (

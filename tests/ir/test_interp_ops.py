@@ -22,7 +22,14 @@ ULPS: dict[str, dict[str, int]] = {
     "float64": dict.fromkeys(("erf_inv", "erfc", "erf"), 64),
     "float32": {"tan": 16, "erf_inv": 16, "erfc": 16, "pow": 16},
 }
-LAX_NAMES = {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor, "not": lax.bitwise_not}
+LAX_NAMES = {
+    "and": lax.bitwise_and,
+    "or": lax.bitwise_or,
+    "xor": lax.bitwise_xor,
+    "not": lax.bitwise_not,
+    "larger": lambda x, y: jnp.where(y > x, y, x),
+    "decay": lax.exp,
+}
 INEXACT = {*interp_ops._TRANSCENDENTAL, "integer_pow"}
 
 

@@ -151,6 +151,7 @@ GOLDEN = {
         SOFTMAX,
         steps(("split", "scale", "i", 1), ("prefetch", "scale", "x", "scale.i", 2)),
     ),
+    "in_place": (SOFTMAX, steps(("in_place", "p", "s"))),
     "nontemporal": (MATMUL, steps(("nontemporal", "y"))),
     "set_scope": (MATMUL, steps(("set_scope", "t", "register"))),
     "pack": (MATMUL, steps(("pack", "w", 1, 4), ("pack", "t", 0, 4))),

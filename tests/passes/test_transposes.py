@@ -55,3 +55,43 @@ def test_transpositions_move_back(name: str) -> None:
     assert [op.opcode for op in graph.ops] == opcodes
     (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(X)
     np.testing.assert_array_equal(got, jax.jit(fn)(X))
+
+
+A, B = (np.random.default_rng(n).integers(-3, 4, (2, 5, 3, 4)).astype(np.float32) for n in range(2))
+PRODUCTS: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
+    "swapped": (lambda a, b: (a[0, 0] @ b[0, 0].T).T, ["dot_general"]),
+    "swapped with a batch": (lambda a, b: jnp.einsum("ijkl,ijml->ijmk", a[:, :, :2], b), ["dot_general"]),
+    "swapped but for a unit axis": (
+        lambda a, b: lax.transpose(lax.dot_general(a[:1], b[0], (((1, 3), (0, 2)), ((), ()))), (2, 1, 0)),
+        ["dot_general", "reshape"],
+    ),
+    "batch moved as well": (
+        lambda a, b: jnp.einsum("ijkl,ijml->ijkm", a, b).transpose(1, 0, 3, 2),
+        ["dot_general", "transpose"],
+    ),
+    "read twice": (
+        lambda a, b: (p := a[0, 0] @ b[0, 0].T).T + p,
+        ["dot_general", "transpose", "add"],
+    ),
+    "only unit axes moved": (
+        lambda a, b: lax.transpose(lax.dot_general(a[:1], b[0], (((1, 3), (0, 2)), ((), ()))), (1, 0, 2)),
+        ["dot_general", "transpose"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_take_their_operands_in_the_order_of_the_result(name: str) -> None:
+    fn, opcodes = PRODUCTS[name]
+    graph = graph_of(fn, (A, B))
+    verify(graph)
+    assert [op.opcode for op in graph.ops if op.opcode not in ("slice", "squeeze")][-len(opcodes) :] == opcodes
+    (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(A, B)
+    np.testing.assert_array_equal(got, jax.jit(fn)(A, B))
+
+
+def test_precision_stays_with_its_operand() -> None:
+    precision = (lax.Precision.HIGHEST, lax.Precision.DEFAULT)
+    graph = graph_of(lambda a, b: lax.dot(a[0, 0], b[0, 0].T, precision=precision).T, (A, B))
+    (product,) = (op for op in graph.ops if op.opcode == "dot_general")
+    assert "HIGHEST" in str(product.params["precision"]).split(",")[1]
