@@ -77,7 +77,8 @@ class Program:
 
     def layout(self) -> tuple[int, tuple[Stage, ...]]:
         """The arena's size, and the calls as stages of a plan."""
-        offsets, size = assign_offsets(self._lifetimes())
+        lives = self._lifetimes()
+        offsets, size = assign_offsets(lives, self._heirs(lives))
         return size, tuple(self._stage(call, offsets) for call in self.calls)
 
     def _lifetimes(self) -> dict[int, Lifetime]:
@@ -85,12 +86,38 @@ class Program:
         for number, call in enumerate(self.calls):
             first, last = next((s for s in self.spans if s[0] <= number <= s[1]), (number, number))
             for place in call.places:
-                value = self.roots.get(place.value, place.value)
-                if place.constant or self._home(value) is not None:
+                value = self._root(place)
+                if value is None or self._home(value) is not None:
                     continue
                 known = lives.get(value)
                 lives[value] = Lifetime(self.sizes[value], known.first if known else first, last)
         return lives
+
+    def _heirs(self, lives: Mapping[int, Lifetime]) -> dict[int, int]:
+        """For intermediates that can be written where one that dies then lives, which one that is."""
+        heirs: dict[int, int] = {}
+        for number, call in enumerate(self.calls):
+            written = self._root(call.args[-1])
+            if written not in lives or written is None or lives[written].first < number:
+                continue
+            if any(first <= number <= last for first, last in self.spans):
+                continue
+            dying = (v for v in self._read_in_place(call) if v in lives and lives[v].last == number)
+            value = next(dying, None)
+            if value is not None:
+                heirs[written] = value
+        return heirs
+
+    def _read_in_place(self, call: KernelCall) -> list[int]:
+        """Values that a call reads, as a whole and only through parameters that its result may replace."""
+        result = len(call.args) - 1
+        read = [(k, place, self._root(place)) for k, place in enumerate(call.places) if k != result]
+        late = {v for k, place, v in read if k not in call.kernel.in_place or place.window is not None}
+        return [v for _, _, v in read if v is not None and v not in late]
+
+    def _root(self, place: Place) -> int | None:
+        """The value whose memory an argument is; None for a constant."""
+        return None if place.constant else self.roots.get(place.value, place.value)
 
     def _stage(self, call: KernelCall, offsets: Mapping[int, int]) -> Stage:
         args = tuple(self._slot(place, offsets) for place in call.args)
@@ -107,8 +134,8 @@ class Program:
         return Slot("output", self.outputs.index(value)) if value in self.outputs else None
 
     def _slot(self, place: Place, offsets: Mapping[int, int]) -> Slot:
-        if place.constant:
+        value = self._root(place)
+        if value is None:
             return Slot("constant", place.value)
-        value = self.roots.get(place.value, place.value)
         home = self._home(value) or Slot("arena", offsets[value])
         return Slot(home.kind, home.index, place.window)

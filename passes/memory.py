@@ -1,9 +1,14 @@
-"""Memory of a plan: lifetimes of intermediates and their places in one arena."""
+"""Memory of a plan: lifetimes of intermediates and their places in one arena.
+
+A value may be an *heir* of another one: the stage that writes it is the last one that reads the other, and can store
+its result in place (`ir.in_place`). Both then have one place, which counts as one value that lives as long as both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..ir.plan import ARENA_ALIGNMENT
 
@@ -27,18 +32,50 @@ class Lifetime:
         return self.first <= other.last and other.first <= self.last
 
 
-def assign_offsets(lifetimes: Mapping[int, Lifetime]) -> tuple[dict[int, int], int]:
-    """Places for intermediates such that those alive at once do not overlap.
+def assign_offsets(
+    lifetimes: Mapping[int, Lifetime], heirs: Mapping[int, int] = MappingProxyType({})
+) -> tuple[dict[int, int], int]:
+    """Places for intermediates such that those alive at once do not overlap, but for heirs.
+
+    Heirs take over places, unless the arena is smaller where none does.
+
+    Args:
+        lifetimes: by value.
+        heirs: for a value, the one of its size whose place it can take; each place is taken over once at most.
+
+    Returns:
+        The offset of each value in bytes, and the arena's size.
+    """
+    apart = _assigned(lifetimes)
+    if not heirs:
+        return apart
+    first = {value: _first_owner(value, heirs) for value in lifetimes}
+    offsets, size = _assigned(_merged(lifetimes, first))
+    return apart if apart[1] < size else ({value: offsets[owner] for value, owner in first.items()}, size)
+
+
+def _first_owner(value: int, heirs: Mapping[int, int]) -> int:
+    while value in heirs:
+        value = heirs[value]
+    return value
+
+
+def _merged(lifetimes: Mapping[int, Lifetime], first: Mapping[int, int]) -> dict[int, Lifetime]:
+    """Lifetimes of places, by their first owners."""
+    merged: dict[int, Lifetime] = {}
+    for value, life in lifetimes.items():
+        known = merged.get(first[value], life)
+        span = min(known.first, life.first), max(known.last, life.last)
+        merged[first[value]] = Lifetime(life.size, *span)
+    return merged
+
+
+def _assigned(lifetimes: Mapping[int, Lifetime]) -> tuple[dict[int, int], int]:
+    """Places for values none of which takes over another's.
 
     They choose one after the other and take the lowest free place. That the largest choose first is within a few
     percent of optimal for networks (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
     2020); where it is not optimal, other orders are tried, and the smallest arena wins.
-
-    Args:
-        lifetimes: by value.
-
-    Returns:
-        The offset of each value in bytes, and the arena's size.
     """
     least = _peak(lifetimes.values())
     best: tuple[dict[int, int], int] | None = None

@@ -67,3 +67,50 @@ def test_other_orders_are_tried_where_the_largest_first_wastes_memory():
     # 3 and then 0 and 2 choose first; what is left below 1 is too small for it.
     lives = {0: Lifetime(192, 2, 3), 1: Lifetime(128, 3, 4), 2: Lifetime(192, 1, 3), 3: Lifetime(256, 0, 1)}
     assert assign_offsets(lives)[1] == 512 == max(_alive(lives, stage) for stage in range(5))
+
+
+# ---- heirs
+
+
+def _with_heirs(seed: int) -> tuple[dict[int, Lifetime], dict[int, int]]:
+    """Random lifetimes, and values that can take the place of one that dies where they begin."""
+    rng = np.random.default_rng(seed)
+    lives, heirs = _random(seed), {}
+    for value, life in lives.items():
+        dying = [v for v, other in lives.items() if other.last == life.first > other.first and other.size == life.size]
+        free = [v for v in dying if v not in heirs.values() and v != value]
+        if free and rng.random() < 0.8:
+            heirs[value] = int(rng.choice(free))
+    return lives, heirs
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_only_heirs_share_memory_with_what_is_alive(seed):
+    lives, heirs = _with_heirs(seed)
+    offsets, total = assign_offsets(lives, heirs)
+    assert offsets.keys() == lives.keys()
+    assert total <= assign_offsets(lives)[1]
+    for a, b in itertools.combinations(lives, 2):
+        if not lives[a].overlaps(lives[b]) or not lives[a].size or not lives[b].size:
+            continue
+        first, second = sorted((a, b), key=offsets.__getitem__)
+        apart = offsets[first] + lives[first].size <= offsets[second]
+        inherited = offsets[a] == offsets[b] and (heirs.get(a) == b or heirs.get(b) == a)
+        assert apart or inherited
+
+
+def test_a_chain_of_heirs_has_one_place():
+    lives = {n: Lifetime(1000, n, n + 1) for n in range(10)}
+    assert assign_offsets(lives, {n: n - 1 for n in range(1, 10)}) == (dict.fromkeys(lives, 0), 1024)
+
+
+def test_heirs_take_nothing_over_where_the_arena_would_grow():
+    # As one value, 0 and 2 would be in the way of both 1 and 4.
+    lives = {
+        0: Lifetime(128, 3, 3),
+        1: Lifetime(192, 2, 2),
+        2: Lifetime(128, 1, 3),
+        3: Lifetime(128, 3, 5),
+        4: Lifetime(192, 4, 4),
+    }
+    assert assign_offsets(lives, {0: 2}) == assign_offsets(lives)

@@ -1,0 +1,112 @@
+"""Whole plans whose stages write over what they read for the last time, with any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from random_graphs import random_function
+from saved_functions import compiled, normal
+
+import tilewright as tw
+from tilewright.backends.llvm.native import run_plan_native
+from tilewright.driver.assembly import NativePlan, assemble
+from tilewright.driver.gate import runnable
+from tilewright.driver.kernels import build_all
+from tilewright.driver.pipeline import host
+from tilewright.driver.planning import Choice, Partition, partition
+from tilewright.driver.predictions import Predictions
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.ir.graph import Graph
+from tilewright.ir.plan import ExecPlan
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
+
+W = normal(48, 48) * 0.1
+
+
+def cut_up(fn: Callable[..., Any], *args: Any) -> Partition:
+    return partition(PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(fn)(*args))))
+
+
+def assembled(parts: Partition, in_place: bool = True) -> tuple[Graph, list[NativePlan]]:
+    """A partition's program, every region by a kernel."""
+    predictions = Predictions(host())
+    built = build_all([(t.key, t.workload.func, predictions.traces(t)[0]) for t in parts.tasks.values()], host())
+    kernels = {key: (trace, kernel) for (key, trace), kernel in built.items() if not isinstance(kernel, Exception)}
+    choices = {k: Choice(t, b if in_place else replace(b, in_place=())) for k, (t, b) in kernels.items()}
+    return assemble(parts, choices, host())
+
+
+def in_place_stages(plan: ExecPlan) -> int:
+    return sum(stage.args[-1] in stage.args[:-1] for stage in plan.stages)
+
+
+def layers(x: Any) -> Any:
+    """Products with residuals, and rows that are normalised."""
+    for n in range(4):
+        y = jnp.tanh(x @ (W + n)) @ W + x
+        x = (y - y.mean(-1, keepdims=True)) * jax.lax.rsqrt(y.var(-1, keepdims=True) + 1e-3)
+    return x @ W
+
+
+def test_layers_run_in_place():
+    x = normal(37, 48)
+    parts = cut_up(layers, x)
+    (graph, (native,)), (_, (apart,)) = assembled(parts), assembled(parts, in_place=False)
+    assert in_place_stages(native.plan) >= 4 and not in_place_stages(apart.plan)
+    assert native.plan.arena_bytes < apart.plan.arena_bytes
+    np.testing.assert_allclose(runnable(graph)(x)[0], layers(x), rtol=2e-4, atol=2e-5)
+    (expected,) = run_plan_native(apart.plan, apart.kernels, [x])
+    for threads in (1, 2, 4):
+        (found,) = run_plan_native(native.plan, native.kernels, [x], threads)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_random_graphs_compute_the_same_in_place():
+    count = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        fn = random_function(rng, 24, 0.1)
+        x, y = (rng.standard_normal((6, 8)).astype(np.float32) for _ in range(2))
+        parts = cut_up(fn, x, y)
+        (graph, natives), (_, apart) = assembled(parts), assembled(parts, in_place=False)
+        for found, expected in zip(runnable(graph)(x, y), jax.jit(fn)(x, y), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+        for one, other in zip(natives, apart, strict=True):
+            arrays = [rng.standard_normal(t.shape).astype(t.dtype) for t in one.plan.inputs]
+            expected = run_plan_native(other.plan, other.kernels, arrays)
+            count += in_place_stages(one.plan)
+            for threads in (1, 2, 4):
+                for a, b in zip(run_plan_native(one.plan, one.kernels, arrays, threads), expected, strict=True):
+                    np.testing.assert_array_equal(a, b)
+    assert count > 10
+
+
+def test_equal_programs_give_equal_plans():
+    digests = {assembled(cut_up(layers, normal(37, 48)))[1][0].plan.digest for _ in range(2)}
+    assert len(digests) == 1
+
+
+def test_what_a_value_is_read_for_later_is_not_written_over():
+    def fn(x: Any) -> Any:
+        y = jnp.tanh(x @ W) @ W
+        return (y + x) @ W + jnp.exp(y) @ W
+
+    x = normal(37, 48)
+    graph, _ = assembled(cut_up(fn, x))
+    np.testing.assert_allclose(runnable(graph)(x)[0], fn(x), rtol=2e-4, atol=2e-4)
+
+
+def test_an_in_place_plan_is_saved_as_it_is(tmp_path):
+    x = normal(640, 48)
+    fast = compiled(layers)
+    expected = np.asarray(fast(x))
+    assert fast.report().mode == "native"
+    loaded = tw.load(fast.save(tmp_path / "layers.tw", x))
+    assert loaded.status.startswith("native")
+    np.testing.assert_array_equal(np.asarray(loaded(x)), expected)
