@@ -170,6 +170,7 @@ class KernelEntry(_Model):
     scratch_bytes: Count
     params: tuple[Parameter, ...]
     num_outputs: Count
+    in_place: tuple[Count, ...] = ()
 
 
 class StageEntry(_Model):

@@ -127,6 +127,7 @@ def _describe_kernel(kernel: Kernel) -> KernelEntry:
         scratch_bytes=kernel.scratch_bytes,
         params=tuple(map(Parameter.of, kernel.params)),
         num_outputs=kernel.num_outputs,
+        in_place=kernel.in_place,
     )
 
 
@@ -212,7 +213,7 @@ def _register_calls(archive: Archive, constants: Mapping[str, np.ndarray]) -> No
 def _kernel(archive: Archive, symbol: str, entry: KernelEntry) -> Kernel:
     params = tuple(parameter.buffer() for parameter in entry.params)
     code = archive[f"objects/{symbol}.o"]
-    return Kernel(symbol, code, entry.extent, entry.scratch_bytes, params, entry.num_outputs)
+    return Kernel(symbol, code, entry.extent, entry.scratch_bytes, params, entry.num_outputs, entry.in_place)
 
 
 def _plan(call: NativeCall, kernels: Mapping[str, Kernel], constants: Mapping[str, np.ndarray]) -> ExecPlan:

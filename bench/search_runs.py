@@ -101,6 +101,7 @@ class _Unbuilt:
     params: tuple[Buffer, ...]
     extent: int = 1
     scratch_bytes: int = 0
+    in_place: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..backends.llvm.kernel import Kernel
 from ..ir.plan import Condition, Repeat, Slot, Stage, Window
-from ..passes.memory import Lifetime, assign_offsets
+from ..passes.memory import Lifetime, Spot, assign_spots
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +77,74 @@ class Program:
 
     def layout(self) -> tuple[int, tuple[Stage, ...]]:
         """The arena's size, and the calls as stages of a plan."""
-        offsets, size = assign_offsets(self._lifetimes())
-        return size, tuple(self._stage(call, offsets) for call in self.calls)
+        lives = self._lifetimes()
+        rooms = {value: lives.pop(value) for value in self.outputs if value in lives}
+        conditions = {call.condition[0] for call in self.calls if call.condition is not None}
+        spots, size = assign_spots(lives, self._heirs(lives, rooms), rooms, conditions)
+        return size, tuple(self._stage(call, spots) for call in self.calls)
 
     def _lifetimes(self) -> dict[int, Lifetime]:
+        """Of intermediates, and of results from their first use on."""
         lives: dict[int, Lifetime] = {}
         for number, call in enumerate(self.calls):
             first, last = next((s for s in self.spans if s[0] <= number <= s[1]), (number, number))
             for place in call.places:
-                value = self.roots.get(place.value, place.value)
-                if place.constant or self._home(value) is not None:
+                value = self._root(place)
+                if value is None or value in self.inputs:
                     continue
                 known = lives.get(value)
-                lives[value] = Lifetime(self.sizes[value], known.first if known else first, last)
+                end = len(self.calls) if value in self.outputs else last
+                lives[value] = Lifetime(self.sizes[value], known.first if known else first, end)
         return lives
 
-    def _stage(self, call: KernelCall, offsets: Mapping[int, int]) -> Stage:
-        args = tuple(self._slot(place, offsets) for place in call.args)
+    def _heirs(self, lives: Mapping[int, Lifetime], rooms: Mapping[int, Lifetime]) -> dict[int, int]:
+        """For values that can be written where an intermediate that dies then lives, which one that is."""
+        heirs: dict[int, int] = {}
+        begins = {value: life.first for value, life in (*lives.items(), *rooms.items())}
+        for number, call in enumerate(self.calls):
+            written = self._root(call.args[-1])
+            if written is None or begins.get(written) != number or self._in_loop(number):
+                continue
+            dying = (v for v in self._read_in_place(call) if v in lives and lives[v].last == number)
+            value = next(dying, None)
+            if value is not None:
+                heirs[written] = value
+        return heirs
+
+    def _in_loop(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self.spans)
+
+    def _read_in_place(self, call: KernelCall) -> list[int]:
+        """Values that a call reads, as a whole and only through parameters that its result may replace."""
+        result = len(call.args) - 1
+        read = [(k, place, self._root(place)) for k, place in enumerate(call.places) if k != result]
+        late = {v for k, place, v in read if k not in call.kernel.in_place or place.window is not None}
+        return [v for _, _, v in read if v is not None and v not in late]
+
+    def _root(self, place: Place) -> int | None:
+        """The value whose memory an argument is; None for a constant."""
+        return None if place.constant else self.roots.get(place.value, place.value)
+
+    def _stage(self, call: KernelCall, spots: Mapping[int, Spot]) -> Stage:
+        args = tuple(self._slot(place, spots) for place in call.args)
         condition = None
         if call.condition is not None:
             value, wanted = call.condition
-            condition = Condition(self._slot(Place(value), offsets), wanted)
+            condition = Condition(self._slot(Place(value), spots), wanted)
         return Stage(call.kernel.symbol, args, call.kernel.extent, call.chunks, condition)
 
-    def _home(self, value: int) -> Slot | None:
-        """The slot of an input or output; None for an intermediate."""
-        if value in self.inputs:
-            return Slot("input", self.inputs.index(value))
-        return Slot("output", self.outputs.index(value)) if value in self.outputs else None
-
-    def _slot(self, place: Place, offsets: Mapping[int, int]) -> Slot:
-        if place.constant:
+    def _slot(self, place: Place, spots: Mapping[int, Spot]) -> Slot:
+        value = self._root(place)
+        if value is None:
             return Slot("constant", place.value)
-        value = self.roots.get(place.value, place.value)
-        home = self._home(value) or Slot("arena", offsets[value])
-        return Slot(home.kind, home.index, place.window)
+        if value in self.inputs:
+            return Slot("input", self.inputs.index(value), place.window)
+        if value in self.outputs:
+            return Slot("output", self.outputs.index(value), place.window)
+        spot = spots[value]
+        if spot.room is None:
+            return Slot("arena", spot.offset, place.window)
+        part = place.window or Window(0)
+        whole = place.window is None and self.sizes[value] == self.sizes[spot.room]
+        window = None if whole else Window(spot.offset + part.offset, part.stride)
+        return Slot("output", self.outputs.index(spot.room), window)

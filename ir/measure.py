@@ -127,6 +127,11 @@ class KernelCode(Protocol):
         """Private memory per thread."""
         ...
 
+    @property
+    def in_place(self) -> tuple[int, ...]:
+        """Positions of inputs that may begin where the one output begins."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasureData:

@@ -22,6 +22,9 @@ STENCIL = ("tests/search/test_stencil.py",)
 SPLIT = ("tests/passes/test_split_reductions.py",)
 UNGROUP = ("tests/passes/test_ungroup.py",)
 EXTREMES = ("tests/backends/test_reductions.py",)
+IN_PLACE = ("tests/ir/test_in_place.py",)
+PLANS_IN_PLACE = ("tests/e2e/test_in_place.py",)
+MEMORY = ("tests/passes/test_memory.py",)
 
 
 @dataclass(frozen=True)
@@ -302,4 +305,29 @@ MUTANTS = (
         EXTREMES,
     ),
     Mutant("passes/lower_blocks.py", '{"max": "or", "min": "and"}', '{"max": "and", "min": "or"}', EXTREMES),
+    # results over parameters
+    Mutant("ir/in_place.py", "read.order <= write.order and pair", "pair", IN_PLACE),
+    Mutant("ir/in_place.py", "max(-low, high) < abs(step)", "max(-low, high) <= abs(step)", IN_PLACE),
+    Mutant("ir/in_place.py", "max(-low, high) < abs(step)", "-low < abs(step)", IN_PLACE),
+    Mutant("ir/in_place.py", "low > 0 or high < 0 for", "low >= 0 or high < 0 for", IN_PLACE),
+    Mutant("ir/in_place.py", "return low - most, high - least", "return low - least, high - most", IN_PLACE),
+    Mutant("ir/in_place.py", "names += [it.name for it in block.iters]", "pass", IN_PLACE),
+    Mutant("ir/in_place.py", "for read in _uses(p, source.name, writes=False) for", "for read in writes for", IN_PLACE),
+    Mutant("ir/in_place.py", 'or result.scope != "global"', "or False", IN_PLACE),
+    Mutant("ir/in_place.py", "if func.num_outputs != 1 or", "if", IN_PLACE),
+    Mutant("ir/in_place.py", "same = (buffer.dtype, math", "same = (result.dtype, math", IN_PLACE),
+    Mutant("driver/program.py", "and lives[v].last == number)", ")", PLANS_IN_PLACE),
+    Mutant("driver/program.py", "k not in call.kernel.in_place or", "False or", PLANS_IN_PLACE),
+    Mutant("passes/memory.py", "max(known.last, life.last)", "known.last", MEMORY),
+    Mutant("passes/memory.py", "return apart if apart[1] < found[1] else found", "return found", MEMORY),
+    Mutant("passes/memory.py", "life.last < own.first and", "life.last <= own.first and", MEMORY),
+    Mutant("passes/memory.py", "own.first and offset + life.size <= own.size", "own.first", MEMORY),
+    Mutant("passes/memory.py", "if o.overlaps(life))", "if life.overlaps(life) is None)", MEMORY),
+    Mutant("passes/memory.py", "- {*homebound} -", "-", MEMORY),
+    Mutant("driver/program.py", "Window(spot.offset + part.offset", "Window(part.offset", PLANS_IN_PLACE),
+    Mutant("driver/program.py", "or begins.get(written) != number or", "or", PLANS_IN_PLACE),
+    Mutant("driver/program.py", "known.first if known else first, end)", "number, end)", PLANS_IN_PLACE),
+    Mutant("backends/llvm/plan_table.py", "or slot != stage.args[position]:", ":", RUNTIME),
+    Mutant("backends/llvm/plan_table.py", "if other not in kernel.in_place or", "if", RUNTIME),
+    Mutant("backends/llvm/plan_table.py", "min(count - 1, high // distance)", "high // distance", RUNTIME),
 )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 
 from ...ir.affine import AffineExpr
+from ...ir.in_place import in_place
 from ...ir.lanes import vector_lanes
 from ...ir.loop import Alloc, Block, For, If, Index, LoopFunc, Seq, Stmt, loop_range
 from ...ir.target import Target
@@ -49,27 +51,38 @@ def compile_kernel(func: LoopFunc, target: Target) -> Kernel:
     identity = f"{target.features}\n{text}\n{extent} {scratch} {func.num_outputs} {func.params}"
     symbol = "tw_" + hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
     code = object_code(text.replace(_SYMBOL, symbol), features=target.features)
-    return Kernel(symbol, code, extent, scratch, func.params, func.num_outputs)
+    return Kernel(symbol, code, extent, scratch, func.params, func.num_outputs, in_place(func))
 
 
 def kernel_ir(func: LoopFunc, target: Target) -> tuple[str, int, int]:
     """LLVM IR of a scheduled program, the extent of its parallel range, and its scratch bytes per thread."""
     lanes = vector_lanes(func, target)
-    return legal_ir(legalize(func, lanes), lanes, target)
+    return legal_ir(legalize(func, lanes), lanes, target, in_place(func))
 
 
-def legal_ir(func: LoopFunc, lanes: int, target: Target) -> tuple[str, int, int]:
-    """`kernel_ir` of a program that is legalised for vectors of so many values."""
-    return _Emitter(Builder(target.feature_set), lanes, walked_parts(func, lanes, target)).function(func)
+def legal_ir(func: LoopFunc, lanes: int, target: Target, shared: Sequence[int] = ()) -> tuple[str, int, int]:
+    """`kernel_ir` of a program that is legalised for vectors of so many values.
+
+    Args:
+        func: the program.
+        lanes: values per vector.
+        target: the CPU.
+        shared: positions of parameters that may share memory with the result.
+    """
+    aliases = frozenset((*shared, len(func.params) - 1)) if shared else frozenset()
+    return _Emitter(Builder(target.feature_set), lanes, walked_parts(func, lanes, target), aliases).function(func)
 
 
 class _Emitter:
     """Emits statements; loop variables live in `Scopes`, buffers in `Memory`."""
 
-    def __init__(self, builder: Builder, lanes: int, parts: dict[str, tuple[Part, ...]]) -> None:
+    def __init__(
+        self, builder: Builder, lanes: int, parts: dict[str, tuple[Part, ...]], aliases: frozenset[int]
+    ) -> None:
         self.b = builder
         self.lanes = lanes
         self.parts = parts
+        self.aliases = aliases
         self.scratch_bytes = 0
         self._begin()
 
@@ -98,7 +111,8 @@ class _Emitter:
         names = [f"%p{i}" for i in range(len(func.params))]
         reads_ahead = read_ahead.any_busy(func.body, self.lanes)
         ahead = [("ptr", "%next"), ("ptr", "%last")] if reads_ahead else []
-        params = [*(("ptr noalias", n) for n in names), ("i64", "%lo"), ("i64", "%hi"), ("ptr noalias", "%scratch")]
+        arrays = [("ptr" if k in self.aliases else "ptr noalias", name) for k, name in enumerate(names)]
+        params = [*arrays, ("i64", "%lo"), ("i64", "%hi"), ("ptr noalias", "%scratch")]
         self.b.begin(name, [*params, *ahead], "nounwind noinline", "internal")
         for buffer, pointer in zip(func.params, names, strict=True):
             self.memory.add_parameter(buffer, pointer, streams and buffer.scope == "stream")

@@ -176,8 +176,8 @@ def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
 
     Raises:
         PlanError: a kernel is missing, has another extent or number of parameters, an argument is smaller or larger
-            than the memory of its slot, a kernel would write into an input or a constant, or an output is never
-            written.
+            than the memory of its slot, a kernel would write into an input or a constant, or over an argument that it
+            may still read, or an output is never written.
     """
     written: set[int] = set()
     for number, stage in enumerate(plan.stages):
@@ -186,6 +186,7 @@ def verify_kernels(plan: ExecPlan, kernels: Mapping[str, Kernel]) -> None:
         if kernel is None:
             raise PlanError(f"{where}: there is no kernel of that name among the {len(kernels)} given")
         _verify_call(plan, where, stage, kernel, plan.repetitions(number))
+        _verify_apart(where, stage, kernel, plan.repetitions(number))
         destinations = stage.args[len(stage.args) - kernel.num_outputs :]
         written.update(slot.index for slot in destinations if slot.kind == "output")
     for number, tensor in enumerate(plan.outputs):
@@ -248,6 +249,45 @@ def _verify_call(plan: ExecPlan, where: str, stage: Stage, kernel: Kernel, count
             raise PlanError(
                 f"{there}: the kernel expects {needed} bytes, {slot.kind} {slot.index} has {_slot_bytes(plan, slot)}"
             )
+
+
+def _verify_apart(where: str, stage: Stage, kernel: Kernel, count: int) -> None:
+    """Check that a kernel writes over no other argument, but for those that it reads in time."""
+    first_output = len(kernel.params) - kernel.num_outputs
+    sizes = [math.prod(param.shape) * dtypes.itemsize(param.dtype) for param in kernel.params]
+    for position in range(first_output, len(stage.args)):
+        for other, slot in enumerate(stage.slots):
+            size = sizes[other] if other < len(sizes) else 1  # the condition's boolean
+            if other == position or not _overlap(stage.args[position], sizes[position], slot, size, count):
+                continue
+            if other not in kernel.in_place or slot != stage.args[position]:
+                raise PlanError(
+                    f"{where}: {slot_text(stage.args[position])} would be written over argument {other} at "
+                    f"{slot_text(slot)}, of which kernel {kernel.symbol} may read more later"
+                )
+
+
+def _overlap(one: Slot, one_size: int, other: Slot, other_size: int, count: int) -> bool:
+    """Whether two arguments share bytes in any of some repetitions."""
+    if one.kind != other.kind or (one.kind != "arena" and one.index != other.index):
+        return False
+    (start, step), (begin, stride) = _movement(one), _movement(other)
+    # They overlap where their distance, which moves evenly, is between -other_size and one_size.
+    low, high = -other_size + 1 - (begin - start), one_size - 1 - (begin - start)
+    distance = stride - step
+    if distance < 0:
+        low, high, distance = -high, -low, -distance
+    if not one_size or not other_size:
+        return False
+    if distance == 0:
+        return low <= 0 <= high
+    return max(0, -(-low // distance)) <= min(count - 1, high // distance)
+
+
+def _movement(slot: Slot) -> tuple[int, int]:
+    """Where an argument begins in its memory, in the first repetition, and how it moves."""
+    start = slot.index if slot.kind == "arena" else 0
+    return (start, 0) if slot.window is None else (start + slot.window.offset, slot.window.stride)
 
 
 def _verify_window(plan: ExecPlan, there: str, slot: Slot, window: Window, needed: int, count: int) -> None:

@@ -26,6 +26,7 @@ class Candidate:
         extent: trip count of its parallel range.
         chunks: ranges it is cut into.
         threads: how many threads execute it.
+        in_place: numbers of inputs that its output may be stored over.
         scratches: private memory, one per thread; empty if it needs none.
         constants: its own layouts of constants, by position.
     """
@@ -34,6 +35,7 @@ class Candidate:
     extent: int
     chunks: int
     threads: int
+    in_place: tuple[int, ...] = ()
     scratches: list[GuardedBuffer] = field(default_factory=list)
     constants: dict[int, GuardedBuffer] = field(default_factory=dict)
 
@@ -79,6 +81,8 @@ class Verdict:
 
 def check(native: Native, candidate: Candidate, arguments: Arguments, cpus: Sequence[int]) -> Verdict:
     """Run a candidate in three ways and compare: whole; in uneven ranges, last one first; on all its threads.
+
+    The last run stores the output over an input if the candidate may do that.
 
     Args:
         native: the helpers.
@@ -128,11 +132,15 @@ def _run_threads(native: Native, candidate: Candidate, arguments: Arguments, cpu
     buffers.poison(_POISONS[0])
     _poison_scratch(candidate, _POISONS[0])
     pointers, scratches = buffers.pointers(candidate.constants), candidate.scratch_pointers()
+    for number in candidate.in_place[:1]:
+        buffers.outputs[0].bytes[:] = buffers.inputs[number].bytes
+        pointers[number] = buffers.outputs[0].address
     sample = sample_row(candidate, pointers, scratches, warmups=0, inner=1)
     elapsed = native.run_samples(np.array([sample], np.int64), candidate.threads, cpus)
     verdict = _compare_all(candidate, arguments, "tail")
     if verdict.status != "ok":
-        return Verdict(verdict.status, f"run on {candidate.threads} threads: {verdict.error}", verdict.max_errors)
+        how = f"run on {candidate.threads} threads{' and in place' if candidate.in_place else ''}"
+        return Verdict(verdict.status, f"{how}: {verdict.error}", verdict.max_errors)
     return Verdict("ok", "", verdict.max_errors, float(elapsed[0]) * 1e-9)
 
 

@@ -182,7 +182,7 @@ class _Item:
             raise self._refused
         text = self._description
         function = load(self._code.tobytes()).address(text["symbol"])
-        candidate = Candidate(function, text["extent"], text["chunks"] or threads, threads)
+        candidate = Candidate(function, text["extent"], text["chunks"] or threads, threads, tuple(text["in_place"]))
         try:
             candidate.allocate_scratch(text["scratch_bytes"])
             for position, spec in self._specs.items():

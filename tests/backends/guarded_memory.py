@@ -54,14 +54,23 @@ class Guarded:
         return bool((untouched == _POISON).all())
 
 
-def run_native(kernel: Kernel, arrays: list[np.ndarray], parts: int = 1) -> list[np.ndarray]:
-    """Run a kernel in ``parts`` ranges, the last first; its inputs can't be written, its outputs begin as poison."""
+def run_native(
+    kernel: Kernel, arrays: list[np.ndarray], parts: int = 1, in_place: int | None = None
+) -> list[np.ndarray]:
+    """Run a kernel in ``parts`` ranges, the last first; its inputs can't be written, its outputs begin as poison.
+
+    With ``in_place`` the result is written over the parameter of that number.
+    """
     count = len(kernel.params) - kernel.num_outputs
     held = [Guarded(b.shape, dtypes.to_numpy(b.dtype), 64 if b.scope == "constant" else 1) for b in kernel.params]
     for memory, array in zip(held, arrays, strict=False):
         memory.array[...] = array
         memory.forbid_writing()
-    for memory in held[count:]:
+    if in_place is not None:
+        held[in_place].close()
+        held[in_place] = held[-1]
+        held[-1].array[...] = arrays[in_place].reshape(held[-1].array.shape)
+    for memory in held[count:] if in_place is None else ():
         kind = memory.array.dtype.kind
         memory.array[...] = np.nan if kind == "f" else kind == "b" or _odd(memory.array.dtype)
     scratch = Guarded((-(-kernel.scratch_bytes // 64) * 64,), np.dtype(np.uint8), 64)
@@ -75,7 +84,7 @@ def run_native(kernel: Kernel, arrays: list[np.ndarray], parts: int = 1) -> list
         scratch.array[:] = _POISON  # what another range left behind must not matter
         call(ctypes.addressof(pointers), int(low), int(high), scratch.address)
     outputs = [memory.array.copy() for memory in held[count:]]
-    assert all([memory.close() for memory in (*held, scratch)]), "memory beside a buffer was written"
+    assert all([memory.close() for memory in {*held, scratch}]), "memory beside a buffer was written"
     return outputs
 
 

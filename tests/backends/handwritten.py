@@ -32,14 +32,20 @@ done:
 
 
 def loop_kernel(
-    symbol: str, params: tuple[Buffer, ...], extent: int, body: str, scratch: int = 0, declarations: str = ""
+    symbol: str,
+    params: tuple[Buffer, ...],
+    extent: int,
+    body: str,
+    scratch: int = 0,
+    declarations: str = "",
+    in_place: tuple[int, ...] = (),
 ) -> Kernel:
     """A kernel that executes `body` for each %i of its range; parameter k is at %pk."""
     pointers = "\n".join(
         f"  %at{k} = getelementptr ptr, ptr %bufs, i64 {k}\n  %p{k} = load ptr, ptr %at{k}" for k in range(len(params))
     )
     text = _LOOP.format(symbol=symbol, pointers=pointers, body=body, declarations=declarations)
-    return Kernel(symbol, object_code(text, features=""), extent, scratch, params, 1)
+    return Kernel(symbol, object_code(text, features=""), extent, scratch, params, 1, in_place)
 
 
 def _floats(*names: str, n: int) -> tuple[Buffer, ...]:
@@ -86,7 +92,7 @@ def increment(n: int) -> Kernel:
   %w = fadd float %v, 1.0
   %to = getelementptr float, ptr %p1, i64 %i
   store float %w, ptr %to"""
-    return loop_kernel(f"increment_{n}", _floats("x", "y", n=n), n, body)
+    return loop_kernel(f"increment_{n}", _floats("x", "y", n=n), n, body, in_place=(0,))
 
 
 def negative(n: int) -> Kernel:

@@ -60,10 +60,14 @@ WIDE = next(iter(TARGETS.values()))
 
 
 def check(func: LoopFunc, arrays: list[np.ndarray], exact: bool, what: str, target=WIDE, parts: int = 3) -> None:
-    """Compile, run, and compare with the interpreter."""
+    """Compile, run, and compare with the interpreter; then in place wherever the kernel says that it may."""
     kernel = compile_kernel(func, target)
-    for got, want in zip(run_native(kernel, arrays, parts), interpret(func, arrays), strict=True):
+    found = run_native(kernel, arrays, parts)
+    for got, want in zip(found, interpret(func, arrays), strict=True):
         assert_same(got, want, exact, what)
+    for position in kernel.in_place:
+        (again,) = run_native(kernel, arrays, parts, position)
+        np.testing.assert_array_equal(again, found[0], f"{what}, in place of parameter {position}")
 
 
 def text(trace: Trace) -> str:

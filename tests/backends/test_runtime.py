@@ -138,6 +138,62 @@ def test_a_plan_that_does_not_fit_its_kernels_is_refused(stage: Stage, message: 
         verify_kernels(plan, {kernel.symbol: kernel})
 
 
+@pytest.mark.parametrize(
+    ("source", "result", "in_place", "refused"),
+    [
+        (Slot("arena", 0), Slot("arena", 192), (), False),
+        (Slot("arena", 0), Slot("arena", 128), (), True),
+        (Slot("arena", 128), Slot("arena", 0), (), True),
+        (Slot("arena", 0), Slot("arena", 0), (), True),
+        (Slot("arena", 0), Slot("arena", 0), (0,), False),
+        (Slot("arena", 64), Slot("arena", 0), (0,), True),
+        (Slot("output", 0), Slot("output", 0), (), True),
+        (Slot("output", 0), Slot("output", 0), (0,), False),
+        (Slot("output", 0), Slot("output", 1), (), False),
+    ],
+)
+def test_results_are_written_only_over_what_a_kernel_reads_in_time(
+    source: Slot, result: Slot, in_place: tuple[int, ...], refused: bool
+) -> None:
+    kernel = replace(scale(N), in_place=in_place)
+    both = [Stage(kernel.symbol, (Slot("input", 0), Slot("output", n)), N, 1) for n in range(2)]
+    plan = ExecPlan((F32,), (F32, F32), (), 384, (*both, Stage(kernel.symbol, (source, result), N, 1)))
+    if refused:
+        with pytest.raises(PlanError, match="written over argument 0"):
+            verify_kernels(plan, {kernel.symbol: kernel})
+    else:
+        verify_kernels(plan, {kernel.symbol: kernel})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        (Window(0, 0), Window(192, 0), False),
+        (Window(0, 64), Window(192, 64), False),
+        (Window(0, 64), Window(128, 64), True),
+        (Window(0, 64), Window(384, 0), True),
+        (Window(0, 64), Window(640, 0), False),
+        (Window(640, -64), Window(0, 0), False),
+        (Window(640, -64), Window(192, 0), True),
+        (Window(0, 64), Window(768, -64), True),
+        (Window(0, 384), Window(192, 384), False),
+    ],
+)
+def test_windows_that_meet_in_some_repetition_are_refused(first: Window, second: Window, refused: bool) -> None:
+    kernel, count = scale(N), 8
+    for source, result in ((first, second), (second, first)):
+        stages = (
+            Stage(kernel.symbol, (Slot("input", 0), Slot("output", 0)), N, 1),
+            Stage(kernel.symbol, (Slot("arena", 0, source), Slot("arena", 0, result)), N, 1),
+        )
+        plan = ExecPlan((F32,), (F32,), (), 4096, stages, (Repeat(1, 1, count),))
+        if refused:
+            with pytest.raises(PlanError, match="written over argument 0"):
+                verify_kernels(plan, {kernel.symbol: kernel})
+        else:
+            verify_kernels(plan, {kernel.symbol: kernel})
+
+
 def test_an_output_that_is_only_read_is_refused() -> None:
     kernel = scale(N)
     stage = Stage(kernel.symbol, (Slot("output", 0), Slot("arena", 0)), N, 1)

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -63,6 +63,7 @@ class Code:
     object_code: bytes
     extent: int = EXTENT
     scratch_bytes: int = 0
+    in_place: tuple[int, ...] = ()
 
 
 def kernel(text: str, *, extent: int = EXTENT, scratch_bytes: int = 0) -> Code:
@@ -372,6 +373,17 @@ def test_wrong_only_on_several_threads(runner: WorkerRunner) -> None:
     assert "run on 2 threads" in result.error
 
 
+def test_wrong_only_in_place(runner: WorkerRunner) -> None:
+    # Stores something else before it reads the element of the same place.
+    place = "%first = getelementptr float, ptr %out, i64 %lo\n  store float 7.0, ptr %first"
+    code = double(place)
+    assert measure(runner, code).status == "ok"
+    assert measure(runner, replace(double(), in_place=(0,))).status == "ok"
+    result = fails(runner, replace(code, in_place=(0,)))
+    assert result.status == "wrong_result"
+    assert "in place" in result.error
+
+
 def test_garbage_object_code(runner: WorkerRunner) -> None:
     result = fails(runner, Code("k", b"this is not an object file"))
     assert result.status == "compile_error"
@@ -499,7 +511,7 @@ PARENT = """
     from tilewright.backends.measure.runner import WorkerRunner
     from tilewright.ir.measure import MeasureData, MeasureRequest, TimingProtocol
     class Code:
-        symbol, extent, scratch_bytes = "k", 1, 0
+        symbol, extent, scratch_bytes, in_place = "k", 1, 0, ()
         object_code = bytes.fromhex(sys.stdin.readline())
     x = np.zeros(1, np.float32)
     with WorkerRunner() as runner:

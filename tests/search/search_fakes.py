@@ -52,6 +52,7 @@ class FakeKernel:
     params: tuple[Buffer, ...] = ()
     extent: int = 1
     scratch_bytes: int = 0
+    in_place: tuple[int, ...] = ()
 
 
 def build(task: TuneTask, candidate: Candidate) -> FakeKernel:
