@@ -123,7 +123,7 @@ class _PlanBuilder:
             return [own]
         formulation = formulated.formulation
         numbers = {name: program.temporary(type_.nbytes) for name, type_ in formulation.temporaries.items()}
-        valid = numbers[formulation.valid]
+        valid = None if formulation.valid is None else numbers[formulation.valid]
         calls: list[KernelCall] = []
         for part, kernel in zip(formulation.parts, formulated.kernels, strict=True):
             values = [self._formulated_value(name, formulated, numbers) for name in part.args]
@@ -131,8 +131,9 @@ class _PlanBuilder:
                 Place(self._constant(v, b, constants), constant=True) if v in self.parts.graph.constants else Place(v)
                 for v, b in zip(values, kernel.params, strict=True)
             )
-            calls.append(KernelCall(kernel, args, self._chunks(kernel), (valid, True) if part.guarded else None))
-        return [*calls, replace(own, condition=(valid, False))]
+            condition = (valid, True) if part.guarded and valid is not None else None
+            calls.append(KernelCall(kernel, args, self._chunks(kernel), condition))
+        return calls if valid is None else [*calls, replace(own, condition=(valid, False))]
 
     def _formulated_value(self, name: Value, formulated: Formulated, numbers: Mapping[str, int]) -> int:
         """What a formulation calls by a name: a value of the graph, or a temporary of the program."""

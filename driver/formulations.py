@@ -37,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 
 _GAIN = 1.25
 """How many times as fast as the region's own kernel a formulation has to be, measured or predicted."""
+_EVEN_GAIN = 0.95
+"""The same by prediction where it evens shares: that few tasks begin late on some thread is not predicted."""
 _DOUBT = 1.6
 """How much slower than that it may be predicted to be for it to be measured."""
 _ACCURACY = 0.75
@@ -87,20 +89,27 @@ def choose(tasks: Sequence[Task], own_s: Mapping[str, float], checks: Checks) ->
         own_s: seconds of these, measured where formulations are.
         checks: how formulations are checked.
     """
-    found = {task.key: _first_better(task, own_s[task.key] / _GAIN, checks) for task in tasks}
+    found = {task.key: _first_better(task, own_s[task.key], checks) for task in tasks}
     return {key: alternative for key, alternative in found.items() if alternative is not None}
 
 
-def _first_better(task: Task, most_s: float, checks: Checks) -> Alternative | None:
-    """The first formulation of a task that takes at most some time and is accurate."""
+def least_gain(formulation: Formulation, measured: bool = False) -> float:
+    """How many times as fast as the region's own kernel a formulation has to be."""
+    if not formulation.evens:
+        return _GAIN
+    return max(_EVEN_GAIN, 1.0) if measured else _EVEN_GAIN
+
+
+def _first_better(task: Task, own_s: float, checks: Checks) -> Alternative | None:
+    """The first formulation of a task that is accurate and clearly faster than its own kernel."""
     reference: Reference | None = None
     for name, make in FORMULATIONS.items():
         formulation = make(task.region)
-        traces = _traces(formulation, checks.target) if formulation is not None else None
+        traces = default_traces(formulation, checks.target) if formulation is not None else None
         if formulation is None or traces is None:
             continue
         seconds = predict(formulation, traces, checks.target)
-        if seconds > most_s * (_DOUBT if checks.measured else 1.0):
+        if seconds > own_s / least_gain(formulation) * (_DOUBT if checks.measured else 1.0):
             continue
         choices = _built(formulation, traces, checks.target)
         reference = reference or references([task.region], checks.seed)[0]
@@ -109,7 +118,7 @@ def _first_better(task: Task, most_s: float, checks: Checks) -> Alternative | No
             continue
         if checks.measured:
             seconds = max(timed, sum(_streaming(p, formulation, checks.target) for p in formulation.parts))
-        if seconds <= most_s:
+        if seconds <= own_s / least_gain(formulation, checks.measured):
             parts = {digest(p.func): c for p, c in zip(formulation.parts, choices, strict=True)}
             return Alternative(name, parts, seconds)
     return None
@@ -208,7 +217,7 @@ def _formulation(region: Graph, name: str) -> Formulation | None:
     return FORMULATIONS[name](region) if name else None
 
 
-def _traces(formulation: Formulation, target: Target) -> list[Trace] | None:
+def default_traces(formulation: Formulation, target: Target) -> list[Trace] | None:
     """Schedules of the parts that need no measuring; None if one of them has none."""
     options = [predicted_choices(part.func, target) for part in formulation.parts]
     return [o[0].trace for o in options] if all(options) else None
@@ -252,6 +261,8 @@ def _part_data(task: Task, formulation: Formulation, reference: Reference) -> tu
     """Arguments and results of each kernel, and the error of the whole."""
     output = task.region.outputs[0]
     given: dict[Value, np.ndarray] = {value: array for value, array in reference.arguments.items()}
+    if formulation.values is None:
+        return _graph_data(formulation, given, reference.outputs[output])
     narrow = formulation.values(given, np.float32)
     wide = formulation.values({**given, **narrow}, np.float64)
     baseline, exact = _rest(formulation, given, narrow["middle"], wide["middle"])
@@ -260,6 +271,24 @@ def _part_data(task: Task, formulation: Formulation, reference: Reference) -> tu
     found = {**wide, output: exact}
     usual = {**narrow, output: baseline}
     return [_measure_data(p, known, found, usual) for p in formulation.parts], error
+
+
+def _graph_data(
+    formulation: Formulation, given: Mapping[Value, np.ndarray], expected: np.ndarray
+) -> tuple[list[MeasureData], float]:
+    """The same where the parts have graphs: each takes what those before it give in float32."""
+    known, data = dict(given), list[MeasureData]()
+    for part in formulation.parts:
+        assert part.graph is not None
+        shapes = [t.shape for t in part.graph.inputs.values()]
+        operands = [np.asarray(known[n]).reshape(s) for n, s in zip(part.graph_args, shapes, strict=True)]
+        (usual,) = run_graphs([part.graph], [operands])[0]
+        with jax.enable_x64(True):
+            (exact,) = run_graphs([promote(part.graph)], [operands])[0]
+        data.append(_measure_data(part, known, {part.args[-1]: exact}, {part.args[-1]: usual}))
+        known[part.args[-1]] = usual
+    result = known[formulation.parts[-1].args[-1]].astype(np.float64)
+    return data, float(np.max(np.abs(result.reshape(expected.shape) - expected), initial=0.0))
 
 
 def _rest(

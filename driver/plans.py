@@ -100,7 +100,10 @@ def _offers(parts: Partition, predictions: Predictions, seen: set[object]) -> It
         changed = _changed(grouping, steps[0][0])
         if changed is not None and all(map(predictions.schedulable, changed[1])):
             gone, made = changed
-            yield Offer(tuple(steps), tuple(own[values] for values in gone if values in own), made)
+            offer = Offer(tuple(steps), tuple(own[values] for values in gone if values in own), made)
+            # What is compared by time has no formulations yet: those that are expected count as predicted.
+            if not any(map(predictions.in_chunks, offer.before)) or speedup(offer, predictions.first_seconds) > _LIKELY:
+                yield offer
 
 
 def _alike(grouping: Grouping) -> dict[object, list[tuple[Step, frozenset[Values]]]]:

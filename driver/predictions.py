@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +12,10 @@ from ..costmodel.roofline import predict_native
 from ..costmodel.xla import predict_xla
 from ..ir.target import Target
 from ..passes.schedule import Trace
+from ..passes.split_axis import split_axis
 from ..search.predict import preferred
 from ..search.space import Candidate, SearchSpace
+from .formulations import default_traces, least_gain, predict
 from .loop_costs import BARRIER_SECONDS
 from .planning import Task
 from .worthwhile import CALL_SECONDS
@@ -40,6 +43,7 @@ class Predictions:
     _seconds: dict[str, float] = field(default_factory=dict)
     _default_traces: dict[str, list[Trace]] = field(default_factory=dict)
     _first_seconds: dict[str, float] = field(default_factory=dict)
+    _in_chunks: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def traces(self, task: Task) -> list[Trace]:
         """The traces that the cost model prefers without data, the best first."""
@@ -81,7 +85,25 @@ class Predictions:
     def _predicted(self, task: Task, traces: Sequence[Trace]) -> float:
         if not traces:
             return predict_xla(task.region, self.target) + CALL_SECONDS
-        return staged(float(predict_native(task.workload.func, traces[:1], self.target)[0]))
+        own = float(predict_native(task.workload.func, traces[:1], self.target)[0])
+        return min(staged(own), self._cut(task, own))
+
+    def in_chunks(self, task: Task) -> bool:
+        """Whether a task is predicted to be computed in chunks of an axis rather than by a kernel of its own."""
+        return self.schedulable(task) and self.first_seconds(task) == self._in_chunks.get(task.key, (math.inf, 1.0))[0]
+
+    def _cut(self, task: Task, own_s: float) -> float:
+        """Predicted seconds of a task whose axis is cut into chunks; infinite where its own kernel is taken."""
+        if task.key not in self._in_chunks:
+            formulation = split_axis(task.region)
+            traces = None if formulation is None else default_traces(formulation, self.target)
+            if formulation is None or traces is None:
+                self._in_chunks[task.key] = math.inf, 1.0
+            else:
+                seconds = predict(formulation, traces, self.target)
+                self._in_chunks[task.key] = seconds, least_gain(formulation)
+        seconds, gain = self._in_chunks[task.key]
+        return seconds if seconds <= own_s / gain else math.inf
 
     def arithmetic(self, task: Task) -> float:
         """Seconds that a task's products and reductions take at the machine's peak."""

@@ -28,11 +28,15 @@ class Part:
         func: its workload.
         args: what it is called with, in the order of the workload's parameters.
         guarded: whether it may only run where the formulation is valid.
+        graph: what it computes, for a formulation without ``values``.
+        graph_args: what the graph's inputs are.
     """
 
     func: LoopFunc
     args: tuple[Value, ...]
     guarded: bool
+    graph: Graph | None = None
+    graph_args: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,11 +49,13 @@ class Formulation:
         temporaries: types of the values between them.
         constants: types of the arrays that are computed from the region's constants.
         arrays: computes them, which may take a while.
-        valid: the temporary, one boolean, that says whether the guarded parts may run.
+        valid: the temporary, one boolean, that says whether the guarded parts may run; None: it is valid always.
         values: computes its values with NumPy from the region's arguments in a given element type: the temporaries,
-            and ``middle`` from the last ones of them. What kernels are checked against, and how accurate it is.
+            and ``middle`` from the last ones of them. What kernels are checked against, and how accurate it is. None
+            if the parts have graphs that say so.
         rest: what is left of the region once ``middle`` is known.
         middle: the value of ``rest`` that the formulation computes instead.
+        evens: whether it gives equal shares to threads where the region's own kernel has few tasks.
     """
 
     name: str
@@ -57,7 +63,8 @@ class Formulation:
     temporaries: Mapping[str, TensorType]
     constants: Mapping[str, TensorType]
     arrays: Callable[[], Mapping[str, np.ndarray]]
-    valid: str
-    values: Callable[[Mapping[Value, np.ndarray], type], dict[str, np.ndarray]]
+    valid: str | None
+    values: Callable[[Mapping[Value, np.ndarray], type], dict[str, np.ndarray]] | None
     rest: Graph
     middle: int
+    evens: bool = False

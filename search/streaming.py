@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..ir.loop import Block, LoopFunc, Read, reads
 from ..ir.target import Target
-from ..passes.schedule import Step, Trace
+from ..passes.schedule import ScheduleError, Step, Trace
 from ..passes.stream_masked import MASKED, skips
 from .anatomy import axis_of
 from .chains import reduction_loops
@@ -205,8 +205,11 @@ class _Builder:
         form = self.form
         stored, scores = form.stored, form.scores
         along = form.axis.along[stored.name]
+        tile, keys = self._number("tile"), self._number("keys")
+        if form.axis.extent % tile and tile % keys:
+            raise ScheduleError(f"expected register tiles that divide a tile of {tile} that is cut, found {keys}")
         self._by_width(stored.name, form.rows[stored.name])
-        self._do("split", stored.name, along, self._number("keys"))
+        self._do("split", stored.name, along, keys)
         self._do("compute_at", scores.write.buffer, f"{stored.name}.{along}")
         self._do("set_scope", scores.write.buffer, "register")
         self.steps += reduction_loops(scores, [i for i in scores.iters if i.kind == "reduce"], self._number("unroll"))

@@ -113,3 +113,26 @@ def test_a_formulation_that_the_gate_refuses_is_left(eager, monkeypatch):
     assert_close(compiled(image()), jax.jit(block)(image()))
     assert compiled.report().mode == "native" and len(calls) == 2
     assert not any("winograd" in s for s in schedules(compiled))
+
+
+def attention(q, k, v):
+    return jax.nn.softmax(q @ k.T * 0.25) @ v
+
+
+@pytest.mark.parametrize("effort", [0, 1])
+def test_attention_in_chunks_of_keys(effort, monkeypatch, tmp_path):
+    monkeypatch.setattr(formulations, "_EVEN_GAIN", 1e-6)
+    rng = np.random.default_rng(0)
+    args = [rng.standard_normal(s).astype(np.float32) for s in ((16, 32), (2048, 32), (2048, 32))]
+    database = tmp_path / "records.db"
+    compiled = tilewright.compile(attention, effort=effort, budget=2 * effort, database=database)
+    assert_close(compiled(*args), jax.jit(attention)(*args))
+    if effort:  # where what is faster is measured
+        return
+    assert any(s.startswith("chunks") for s in schedules(compiled))
+    again = tilewright.compile(attention, effort=0, database=database)
+    args[1][700, 3], args[2][9, 1] = np.inf, np.nan
+    np.testing.assert_array_equal(again(*args), compiled(*args))
+    assert_close(again(*args), jax.jit(attention)(*args))
+    loaded = tilewright.load(compiled.save(tmp_path / "attention.tw", *args))
+    np.testing.assert_array_equal(loaded(*args), compiled(*args))

@@ -181,7 +181,7 @@ def test_a_formulation_belongs_to_a_region():
         (1, 8, 8, 32),
     )
     whole, product = made_by(start, "tanh"), made_by(start, "conv_general_dilated")
-    assert len(list(graph_choices(start, "formulate"))) == len(FORMULATIONS)
+    assert len(list(graph_choices(start, "formulate"))) == sum(name.startswith("winograd") for name in FORMULATIONS)
     end = apply_graph_step(start, Step("formulate", whole, ("winograd2",)))
     assert [r.formulation for r in end.regions] == ["winograd2"]
     end = apply_graph_step(end, Step("cut", product))
