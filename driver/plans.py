@@ -20,7 +20,7 @@ from .predictions import Predictions
 
 _LOG = logging.getLogger(__name__)
 
-_PRIMITIVES = ("cut", "group")
+_PRIMITIVES = ("cut", "group", "rematerialize")
 """Formulations are chosen once the regions are known (`formulations.py`)."""
 _ROUNDS = 4
 _LEAST_SHARE = 0.05

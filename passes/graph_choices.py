@@ -10,7 +10,7 @@ from .formulations import FORMULATIONS
 from .graph_trace import Grouping, apply_graph_step, value_name
 from .layout_choices import features_last
 from .lower import IDENTITIES, VIEWS
-from .lower_blocks import CONTRACTIONS
+from .lower_blocks import CONTRACTIONS, WINDOWS
 from .regions import Region
 from .schedule import ScheduleError, Step
 
@@ -73,6 +73,22 @@ def group(grouping: Grouping) -> Iterator[Step]:
 
 
 @enumerates
+def rematerialize(grouping: Grouping) -> Iterator[Step]:
+    """Each elementwise region that several read, none of them once for every term of a product or window."""
+    graph = grouping.graph
+    for region in grouping.regions:
+        value = grouping.result(region)
+        users = set(graph.users[value])
+        readers = [r for r in grouping.regions if not users.isdisjoint(r.members)]
+        stored = value in graph.outputs or not users.issubset(m for r in readers for m in r.members)
+        if region.kind != "elementwise" or stored or len(readers) < 2 or any(r.kind == "alias" for r in readers):
+            continue
+        if not any(_reaches_products(graph, value, r) for r in readers):
+            names = tuple(value_name(grouping.result(r)) for r in readers)
+            yield Step("rematerialize", value_name(value), names)
+
+
+@enumerates
 def cut(grouping: Grouping) -> Iterator[Step]:
     """Each region at each value inside it, and at all that its products read and make."""
     for region in grouping.regions:
@@ -92,6 +108,17 @@ def formulate(grouping: Grouping) -> Iterator[Step]:
         if any(grouping.graph.ops[m].opcode in CONTRACTIONS for m in region.members):
             for name in FORMULATIONS:
                 yield Step("formulate", value_name(grouping.result(region)), (name,))
+
+
+def _reaches_products(graph: Graph, value: int, region: Region) -> bool:
+    """Whether a product or window of a region reads what is made of a value."""
+    made = {value}
+    for op in (graph.ops[m] for m in region.members):
+        if not made.isdisjoint(op.operands):
+            if op.opcode in CONTRACTIONS | WINDOWS.keys():
+                return True
+            made |= set(op.results)
+    return False
 
 
 def _around_products(grouping: Grouping, region: Region) -> set[int]:

@@ -1,4 +1,4 @@
-"""The graph primitives: `set_layout`, `group`, `cut` and `formulate`."""
+"""The graph primitives: `set_layout`, `group`, `rematerialize`, `cut` and `formulate`."""
 
 from __future__ import annotations
 
@@ -121,6 +121,28 @@ def group(grouping: Grouping, target: str, *feeding: str) -> Grouping:
     twice = [v for r in copied for v in grouping.values(r)]
     graph, mapping = _with_copies(graph, twice, values)
     return _regrouped(grouping, graph, taken, [(*values, *mapping.values())])
+
+
+@graph_primitive
+def rematerialize(grouping: Grouping, target: str, *readers: str) -> Grouping:
+    """A value is computed again by each region that reads it, and is not stored any more.
+
+    Before ``{a} -> %3``, ``{b} -> %5`` and ``{c} -> %7``, which both read ``%3``; after ``rematerialize(%3, %5, %7)``
+    two regions, ``{a, b} -> %5`` and ``{a, c} -> %7``, each with an ``a`` of its own.
+
+    Args:
+        grouping: the regions.
+        target: result of an elementwise region.
+        readers: results of the regions that read it.
+
+    Raises:
+        ScheduleError: something else reads it as well, it is not cheap, or a reader can't take it in (see `group`).
+    """
+    for reader in dict.fromkeys(readers):
+        grouping = group(grouping, reader, target)
+    if any(grouping.result(region) == value_of(target) for region in grouping.regions):
+        raise ScheduleError(f"expected all that reads {target}, found {', '.join(readers) or 'none'}")
+    return grouping
 
 
 @graph_primitive

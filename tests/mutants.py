@@ -22,6 +22,7 @@ STENCIL = ("tests/search/test_stencil.py",)
 SPLIT = ("tests/passes/test_split_reductions.py",)
 UNGROUP = ("tests/passes/test_ungroup.py",)
 EXTREMES = ("tests/backends/test_reductions.py",)
+GRAPHS = ("tests/passes/test_graph_trace.py",)
 IN_PLACE = ("tests/ir/test_in_place.py",)
 PLANS_IN_PLACE = ("tests/e2e/test_in_place.py",)
 MEMORY = ("tests/passes/test_memory.py",)
@@ -305,6 +306,14 @@ MUTANTS = (
         EXTREMES,
     ),
     Mutant("passes/lower_blocks.py", '{"max": "or", "min": "and"}', '{"max": "and", "min": "or"}', EXTREMES),
+    Mutant(
+        "passes/graph_primitives.py",
+        "if any(grouping.result(region) == value_of",
+        "if not any(grouping.result(region) == value_of",
+        GRAPHS,
+    ),
+    Mutant("passes/graph_choices.py", "or stored or len(readers)", "or len(readers)", GRAPHS),
+    Mutant("passes/graph_choices.py", "made |= set(op.results)", "pass", GRAPHS),
     # results over parameters
     Mutant("ir/in_place.py", "read.order <= write.order and pair", "pair", IN_PLACE),
     Mutant("ir/in_place.py", "max(-low, high) < abs(step)", "max(-low, high) <= abs(step)", IN_PLACE),

@@ -70,7 +70,7 @@ def test_kernels_of_any_plan_compute_what_jax_does(seed):
     x = drawn(32, 24, seed=seed)
     parts = cut_up(block, x)
     for _ in range(3):
-        steps = [s for name in ("cut", "group") for s in graph_candidates(parts.grouping, name)]
+        steps = [s for name in ("cut", "group", "rematerialize") for s in graph_candidates(parts.grouping, name)]
         for number in rng.permutation(len(steps))[:8]:
             try:
                 parts = extended(parts, (steps[number],))
@@ -157,6 +157,28 @@ def test_few_queries_are_predicted_to_be_cheaper_apart(queries, steps):
     found = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, any_kernel))
     assert [step.primitive for step in found.trace] == ["cut"] * steps
     assert total_seconds(found, predictions) <= total_seconds(parts, predictions)
+
+
+def extremes(x):
+    y = jnp.abs(x * 0.5) - 1
+    return y.max(0), y.max(1), y.min(1)
+
+
+def test_what_several_reductions_share_is_predicted_to_be_cheaper_computed_again():
+    x = drawn(512, 700)
+    parts, predictions = cut_up(extremes, x), Predictions(TARGET)
+    found = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, any_kernel))
+    assert [step.primitive for step in found.trace] == ["rematerialize"]
+    assert len(found.regions) == len(parts.regions) - 1
+    for got, want in zip(native(found)(x), jax.jit(extremes)(x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_a_product_reads_is_not_computed_again():
+    parts = cut_up(lambda x: (lambda y: (y.sum(1), y @ SQUARE))(jnp.abs(x)), drawn(4096, 24))
+    predictions = Predictions(TARGET)
+    found = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, any_kernel))
+    assert "rematerialize" not in [step.primitive for step in found.trace]
 
 
 def test_steps_are_compared_where_there_is_time():

@@ -76,7 +76,7 @@ def test_any_legal_trace_computes_what_jax_does(seed):
 
 def test_random_traces_use_every_primitive():
     applied: Counter[str] = Counter()
-    for seed in range(8):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         trace, _ = random_trace(rng, grouped(random_function(rng, 14, 0.1), (6, 8), (6, 8)), 6)
         applied.update(step.primitive for step in trace)
@@ -124,7 +124,59 @@ def test_a_value_with_several_readers_is_computed_by_each():
     assert {"tanh", "reduce_sum"} in opcodes(end)
 
 
+def spread(x):
+    """A value that three regions read."""
+    y = jnp.tanh(x) * 2
+    return y.sum(1), y.max(0), y.T[1:] + 1
+
+
+def test_a_value_is_computed_again_by_all_its_readers():
+    start = grouped(spread, (6, 8))
+    shared = made_by(start, "mul")
+    (step,) = (s for s in graph_candidates(start, "rematerialize") if s.target == shared)
+    assert len(step.args) == 3
+    end = apply_graph_step(start, step)
+    check_regions(end.graph, end.regions)
+    assert sum(op.opcode == "tanh" for op in end.graph.ops) == 3
+    assert len(end.regions) == len(start.regions) - 1 and all("tanh" in ops for ops in opcodes(end))
+    x = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+    found = run_regions(end.graph, end.regions, [x])
+    for value, want in zip(end.graph.outputs, spread(x), strict=True):
+        np.testing.assert_allclose(found[value], want, rtol=1e-5, atol=1e-5)
+
+
+def test_what_products_windows_or_callers_read_is_not_offered_to_be_computed_again():
+    def operand(x):
+        y = jnp.tanh(x)
+        return y.sum(1), y @ x.T
+
+    def transposed(x):
+        y = jnp.tanh(x)
+        return y.sum(1), y.T @ x
+
+    def window(x):
+        y = jnp.tanh(x)
+        return y.sum(1), jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (2, 2), (1, 1), "VALID")
+
+    def epilogue(x):
+        y = jnp.tanh(x)
+        return y.sum(1), x @ x.T @ x + y
+
+    for fn, count in ((operand, 0), (transposed, 0), (window, 0), (epilogue, 1)):
+        assert len(list(graph_candidates(grouped(fn, (6, 8)), "rematerialize"))) == count, fn.__name__
+    returned = grouped(lambda x: (lambda y: (y, y.sum(1), y.max(0)))(jnp.tanh(x)), (6, 8))
+    assert not list(graph_candidates(returned, "rematerialize"))
+
+
 # ---- refusals
+
+
+def test_a_value_that_others_read_is_stored_all_the_same():
+    start = grouped(spread, (6, 8))
+    shared, total, most = made_by(start, "mul"), made_by(start, "reduce_sum"), made_by(start, "reduce_max")
+    refused(start, Step("rematerialize", shared, (total, most)), "expected all that reads")
+    refused(start, Step("rematerialize", shared), "expected all that reads %[0-9]+, found none")
+    refused(start, Step("rematerialize", total, (most,)), "read by what is grouped")
 
 
 def refused(start: Grouping, step: Step, why: str) -> None:
