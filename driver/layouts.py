@@ -10,7 +10,6 @@ from ..passes.layout_choices import features_last
 from ..passes.schedule import ScheduleError, Step, Trace
 from .formulations import predicted_seconds
 from .planning import Partition, extended
-from .plans import improved, predicted_faster
 from .predictions import Predictions
 
 _LOG = logging.getLogger(__name__)
@@ -37,18 +36,12 @@ def laid_out(parts: Partition, predictions: Predictions, confirm: Confirm | None
         found = [p for p in (_after(parts, step) for step in steps) if p is not None]
         if not found:
             continue
-        seconds = {id(p): _best_seconds(p, predictions) for p in (parts, *found)}
+        seconds = {id(p): layout_seconds(p, predictions) for p in (parts, *found)}
         best = min(found, key=lambda p: seconds[id(p)])
         _LOG.info("another layout is predicted to be %.3fx as fast", seconds[id(parts)] / seconds[id(best)])
         if seconds[id(parts)] >= least * seconds[id(best)]:
             parts = best if confirm is None else confirm(parts, best)
     return parts
-
-
-def _best_seconds(parts: Partition, predictions: Predictions) -> float:
-    """Predicted seconds after the steps on regions that are predicted to gain."""
-    after = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions))
-    return layout_seconds(after, predictions)
 
 
 def layout_seconds(parts: Partition, predictions: Predictions) -> float:
