@@ -60,7 +60,7 @@ def strided(x):
     return conv(y, whole(6, 1, 3, 3), feature_group_count=6, padding=((0, 1), (1, 1)))
 
 
-def grouped(x):
+def in_groups(x):
     return conv(conv(x, whole(8, 3, 1, 1)), whole(4, 4, 3, 3), feature_group_count=2)
 
 
@@ -155,7 +155,7 @@ IMAGE = whole(2, 3, 6, 5)
 PROGRAMS: dict[str, Program] = {
     "residual": (residual, (IMAGE,)),
     "strided": (strided, (IMAGE,)),
-    "grouped": (grouped, (IMAGE,)),
+    "groups": (in_groups, (IMAGE,)),
     "transposed": (transposed, (IMAGE,)),
     "batch groups": (batch_groups, (whole(3, 6, 5, 4), whole(3, 6, 2, 2))),
     "line": (line, (whole(2, 3, 9),)),
