@@ -18,7 +18,7 @@ from tilewright.passes.graph_trace import Grouping, apply_graph_step, replay_gra
 from tilewright.passes.layout_choices import features_last
 from tilewright.passes.schedule import ReplayError, ScheduleError, Step, Trace, trace_from_json, trace_to_json
 
-SEEDS = 2
+SEEDS = 1
 
 
 def movable(graph: Graph) -> list[int]:
