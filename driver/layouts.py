@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..passes.graph_trace import value_name
 from ..passes.layout_choices import features_last
-from ..passes.schedule import ScheduleError, Step
+from ..passes.schedule import ScheduleError, Step, Trace
 from .formulations import predicted_seconds
 from .planning import Partition, extended
-from .plans import improved, predicted_faster
 from .predictions import Predictions
 
 _LOG = logging.getLogger(__name__)
@@ -36,18 +36,12 @@ def laid_out(parts: Partition, predictions: Predictions, confirm: Confirm | None
         found = [p for p in (_after(parts, step) for step in steps) if p is not None]
         if not found:
             continue
-        seconds = {id(p): _best_seconds(p, predictions) for p in (parts, *found)}
+        seconds = {id(p): layout_seconds(p, predictions) for p in (parts, *found)}
         best = min(found, key=lambda p: seconds[id(p)])
         _LOG.info("another layout is predicted to be %.3fx as fast", seconds[id(parts)] / seconds[id(best)])
         if seconds[id(parts)] >= least * seconds[id(best)]:
             parts = best if confirm is None else confirm(parts, best)
     return parts
-
-
-def _best_seconds(parts: Partition, predictions: Predictions) -> float:
-    """Predicted seconds after the steps on regions that are predicted to gain."""
-    after = improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions))
-    return layout_seconds(after, predictions)
 
 
 def layout_seconds(parts: Partition, predictions: Predictions) -> float:
@@ -60,10 +54,20 @@ def _after(parts: Partition, step: Step) -> Partition | None:
     """A partition in a layout; None if that is refused or leaves more to XLA than before."""
     try:
         found = extended(parts, (step,))
+        found = extended(found, _weights_apart(found, step))
     except ScheduleError as error:
         _LOG.info("a layout is refused: %s", error)
         return None
     return found if _foreign(found) <= _foreign(parts) else None
+
+
+def _weights_apart(parts: Partition, step: Step) -> Trace:
+    """Steps that store each argument which a layout names once in its new order, instead of reading across it."""
+    graph, named = parts.graph, {step.target, *step.args}
+    shared = {m for region in parts.grouping.regions for m in region.members if len(region.members) > 1}
+    moved = (graph.ops[m] for m in sorted(shared) if graph.ops[m].opcode == "transpose")
+    inputs = {value_name(v) for v in graph.inputs} & named
+    return tuple(Step("cut", value_name(op.result)) for op in moved if value_name(op.operands[0]) in inputs)
 
 
 def _foreign(parts: Partition) -> set[int]:

@@ -163,12 +163,10 @@ Kernels = Callable[[Sequence[Task]], Mapping[str, Choice]]
 """Kernels of those of some tasks that can be built and pass their check, by task key."""
 
 
-def predicted_faster(offers: Sequence[Offer], predictions: Predictions, kernels: Kernels | None = None) -> list[Offer]:
-    """Offers that are clearly faster by prediction, those that gain most first; if asked, only what has kernels."""
+def predicted_faster(offers: Sequence[Offer], predictions: Predictions, kernels: Kernels) -> list[Offer]:
+    """Offers that are clearly faster by prediction and have kernels, those that gain most first."""
     gains = [(len(offer.steps) * _gain(offer, predictions), offer) for offer in offers]
     ranked = [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
-    if kernels is None:
-        return ranked
     return [offer for offer in ranked if kernels(offer.after).keys() >= {task.key for task in offer.after}]
 
 

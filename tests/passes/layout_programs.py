@@ -1,4 +1,4 @@
-"""Programs whose values can be stored in other layouts, and arguments on which sums don't round."""
+"""Programs whose values can be stored in other layouts, arguments on which sums don't round, and their regions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from random_graphs import SUPPORTED
+
+from tilewright.frontends.jaxpr import to_graph
+from tilewright.ir.graph import Graph
+from tilewright.ir.graph_text import canonical
+from tilewright.passes.fusion import greedy
+from tilewright.passes.graph_trace import Grouping
+from tilewright.passes.manager import PassManager
+from tilewright.passes.pipeline import GRAPH_PASSES
+from tilewright.passes.sink_views import sink_views
 
 Program = tuple[Callable[..., Any], tuple[np.ndarray, ...]]
+
+
+def greedily(graph: Graph) -> Grouping:
+    return Grouping(graph, greedy(graph, SUPPORTED), greedily)
+
+
+def grouped(fn: Any, *args: Any) -> Grouping:
+    graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(fn)(*args)))
+    graph = canonical(sink_views(graph))
+    return greedily(graph)
 
 
 def whole(*shape: int, seed: int = 0) -> np.ndarray:
@@ -40,7 +60,7 @@ def strided(x):
     return conv(y, whole(6, 1, 3, 3), feature_group_count=6, padding=((0, 1), (1, 1)))
 
 
-def grouped(x):
+def in_groups(x):
     return conv(conv(x, whole(8, 3, 1, 1)), whole(4, 4, 3, 3), feature_group_count=2)
 
 
@@ -135,7 +155,7 @@ IMAGE = whole(2, 3, 6, 5)
 PROGRAMS: dict[str, Program] = {
     "residual": (residual, (IMAGE,)),
     "strided": (strided, (IMAGE,)),
-    "grouped": (grouped, (IMAGE,)),
+    "groups": (in_groups, (IMAGE,)),
     "transposed": (transposed, (IMAGE,)),
     "batch groups": (batch_groups, (whole(3, 6, 5, 4), whole(3, 6, 2, 2))),
     "line": (line, (whole(2, 3, 9),)),

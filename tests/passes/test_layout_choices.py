@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from layout_programs import conv, whole
-from test_layouts import greedily, grouped
+from layout_programs import conv, greedily, grouped, whole
 
 from tilewright.ir.graph_edit import subgraph
 from tilewright.ir.text import digest

@@ -8,32 +8,17 @@ import jax
 import numpy as np
 import pytest
 from jax.extend.core import jaxpr_as_fun
-from layout_programs import IMAGE, PROGRAMS, conv, whole
-from random_graphs import SUPPORTED, check_regions, run_regions
+from layout_programs import IMAGE, PROGRAMS, conv, grouped, whole
+from random_graphs import check_regions, run_regions
 
 from tilewright.backends.xla import emit
-from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.graph import Graph
-from tilewright.ir.graph_text import canonical, verify
-from tilewright.passes.fusion import greedy
+from tilewright.ir.graph_text import verify
 from tilewright.passes.graph_trace import Grouping, apply_graph_step, replay_graph, value_name
 from tilewright.passes.layout_choices import features_last
-from tilewright.passes.manager import PassManager
-from tilewright.passes.pipeline import GRAPH_PASSES
 from tilewright.passes.schedule import ReplayError, ScheduleError, Step, Trace, trace_from_json, trace_to_json
-from tilewright.passes.sink_views import sink_views
 
-SEEDS = 2
-
-
-def greedily(graph: Graph) -> Grouping:
-    return Grouping(graph, greedy(graph, SUPPORTED), greedily)
-
-
-def grouped(fn: Any, *args: Any) -> Grouping:
-    graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(fn)(*args)))
-    graph = canonical(sink_views(graph))
-    return greedily(graph)
+SEEDS = 1
 
 
 def movable(graph: Graph) -> list[int]:
