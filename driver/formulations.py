@@ -134,10 +134,10 @@ def predicted_seconds(task: Task, own_s: float, target: Target) -> float:
     """
     for make in FORMULATIONS.values():
         formulation = make(task.region)
-        traces = _traces(formulation, target) if formulation is not None else None
+        traces = default_traces(formulation, target) if formulation is not None else None
         if formulation is not None and traces is not None:
             seconds = predict(formulation, traces, target)
-            if seconds <= own_s / _GAIN:
+            if seconds <= own_s / least_gain(formulation):
                 return seconds
     return own_s
 
