@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..ir.affine import AffineExpr, FloorDiv
 from ..ir.lanes import vector_lanes
 from ..ir.loop import Block, Iter, LoopFunc, reads
@@ -20,6 +22,8 @@ _FEW_TAPS = 3
 """Up to this many taps along a tile, loads weigh more than arithmetic, and two neighbouring vectors are better."""
 _GROUPED_STEPS = 32
 """Most steps in the box of a grouped convolution, each of which picks its own inputs: longer code is slower."""
+_UNROLLED_TAPS = 9
+"""Most taps that are all straight-line code: a loop over a few of them costs more than its test."""
 PARTIAL_SUMS = 8
 """Independent partial results of a long sum over positions."""
 
@@ -44,12 +48,15 @@ def channelwise(func: LoopFunc, target: Target) -> Sketch | None:
     outer = data[:-2]
     orders = ("positions", "channels") if outer or tile else ("channels",)
     by_position = grouped or _by_position(data[-1], wide * lanes, lanes, target)
-    default: Decisions = {
+    default: dict[str, int | str] = {
         "rows": rows[0] if grouped else next((r for r in rows if r * wide <= registers(target) * 3 // 4), rows[-1]),
         "vectors": wide,
         "order": orders[0] if tile is not None and by_position else "channels",
     }
-    choices = {"rows": rows, "vectors": vectors, "order": orders}
+    choices: dict[str, tuple[int | str, ...]] = {"rows": rows, "vectors": vectors, "order": orders}
+    if last > 1 and len(taps) > 1 and not grouped and math.prod(t.extent for t in taps) <= _UNROLLED_TAPS:
+        choices["taps"] = ("unrolled", "looped")
+        default["taps"] = "unrolled"
     return Sketch(
         "channelwise", choices, default, lambda d: _channelwise_trace(parts, update, data, taps, last, lanes, d, target)
     )
@@ -133,7 +140,11 @@ def _channelwise_trace(
     shared = share(named, target.threads)
     steps += shared
     used = {a for s in shared for a in (s.target, *s.args)}
-    return (*steps, *cut_edges(update, tiles, root, used, taps[:-1] if in_box else taps))
+    edges = cut_edges(update, tiles, root, used, taps[:-1] if in_box else taps)
+    if d.get("taps") == "unrolled":
+        loops_left = [Step("unroll", f"{update.name}.{t.name}") for t in taps[:-1]]
+        edges = [*loops_left, *(s for s in edges if s not in loops_left)]
+    return (*steps, *edges)
 
 
 def _packed_weights(parts: Anatomy, update: Block, channel: str, width: int) -> list[Step]:
