@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
@@ -19,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    settings.register_profile("tests", deadline=None)  # no test asserts a time
+    settings.load_profile("tests")
     # Shells start background jobs with Ctrl-C ignored, and processes that tests start and interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
