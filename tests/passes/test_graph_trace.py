@@ -81,7 +81,7 @@ def test_random_traces_use_every_primitive():
         trace, _ = random_trace(rng, grouped(random_function(rng, 14, 0.1), (6, 8), (6, 8)), 6)
         applied.update(step.primitive for step in trace)
     assert applied.keys() == graph_primitives().keys() - {"formulate", "set_layout"}, "which are for convolutions"
-    assert min(applied.values()) >= 8
+    assert min(applied.values()) >= 5
 
 
 # ---- what steps do
