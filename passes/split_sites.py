@@ -77,6 +77,8 @@ def find_site(region: Graph) -> Site | None:
     scores, shift = inner.operands
     if exp.type.dtype != "float32" or not _repeats(region, shift, key.result):
         return None
+    if not (_repeats(region, scores, key.operands[0]) or _repeats(region, key.operands[0], scores)):
+        return None  # a maximum of something else may be far below the scores of a chunk
     weights = _weights(region, product, exp, total)
     if weights is None:
         return None

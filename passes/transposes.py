@@ -72,6 +72,8 @@ def transpose_of_product(op: Op, r: Rewriter) -> int | None:
     product = r.producer(op.operands[0])
     if product is None or product.opcode != "dot_general" or len(r.graph.users[product.result]) != 1:
         return None
+    if product.result in r.graph.outputs:  # it would be computed in both orders
+        return None
     left, right = product.operands
     (contracted, other), (batch, same) = product.params["dimension_numbers"]
     lead = len(batch)

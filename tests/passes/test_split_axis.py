@@ -151,3 +151,17 @@ REFUSED = {
 def test_what_stays_whole(name):
     fn, shapes = REFUSED[name]
     assert made(fn, arguments(shapes, False, 0))[0] is None
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_only_the_maximum_of_the_scores_themselves_will_do(other):
+    """Where a chunk's maximum is of something else, the chunk's exponentials may overflow or be lost."""
+
+    def fn(q, k, v, mask):
+        s = jnp.einsum("hqd,hkd->hqk", q, k)
+        e = jnp.exp(s - (jnp.where(mask, s, -jnp.inf) if other else s).max(axis=-1, keepdims=True))
+        return jnp.einsum("hqk,hkd->hqd", e / e.sum(axis=-1, keepdims=True), v)
+
+    args = arguments((*heads(1, 9, 512, 3, 4), some(1, 9, 512)), False, 0)
+    graph = PassManager(GRAPH_PASSES).run(to_graph(jax.make_jaxpr(fn)(*args)))
+    assert (split_axis(graph) is None) == other

@@ -95,3 +95,9 @@ def test_precision_stays_with_its_operand() -> None:
     graph = graph_of(lambda a, b: lax.dot(a[0, 0], b[0, 0].T, precision=precision).T, (A, B))
     (product,) = (op for op in graph.ops if op.opcode == "dot_general")
     assert "HIGHEST" in str(product.params["precision"]).split(",")[1]
+
+
+def test_a_product_that_is_returned_as_well_is_computed_once() -> None:
+    graph = graph_of(lambda a, b: (p := a[0, 0] @ b[0, 0].T, p.T), (A, B))
+    assert [op.opcode for op in graph.ops][-2:] == ["dot_general", "transpose"]
+    assert sum(op.opcode == "dot_general" for op in graph.ops) == 1
