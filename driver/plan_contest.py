@@ -115,9 +115,10 @@ class PlanContest:
         seconds: float,
         finish: Finish = as_it_is,
     ) -> Comparison | None:
-        """Times of a graph in two partitions; None if a region that differs has no kernel."""
+        """Times of a graph in two partitions; None if they run the same kernels or a region that differs has none."""
         self._build([*before.tasks.values(), *after.tasks.values()])
-        if not before.tasks.keys() ^ after.tasks.keys() <= self.choices.keys():
+        differing = _differing(before, after)
+        if not differing or not differing <= self.choices.keys():
             return None
         whole = (finish(p, self.choices) for p in (after, before))
         ours, usual = (runnable(assemble(p, self.choices, self.target)[0]) for p in whole)
@@ -130,3 +131,9 @@ class PlanContest:
         self.tried.update(wanted)
         if wanted:
             self.choices.update(self.kernels(list(wanted.values())))
+
+
+def _differing(before: Partition, after: Partition) -> set[str]:
+    """Keys of the tasks that one partition has more often than the other."""
+    first, second = ({key: task.count for key, task in parts.tasks.items()} for parts in (before, after))
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}

@@ -190,22 +190,21 @@ def test_steps_are_compared_where_there_is_time():
         return y.sum(2), y.max(2)
 
     parts = cut_up(rows, x)
-    target = replace(host(), threads=2)  # how many there are decides which steps are offered
-    predictions = Predictions(target)
+    predictions = Predictions(host())
     asked: list[str] = []
 
     def kernels(tasks: Sequence[Task]) -> dict[str, Choice]:
         asked.extend(task.key for task in tasks)
         wanted = [(t.key, t.workload.func, predictions.traces(t)[0]) for t in tasks]
-        return {k: Choice(t, b) for (k, t), b in build_all(wanted, target).items() if isinstance(b, Kernel)}
+        return {k: Choice(t, b) for (k, t), b in build_all(wanted, host()).items() if isinstance(b, Kernel)}
 
-    none = PlanContest(predictions, kernels, target, seconds=-1.0, seed=0)
+    none = PlanContest(predictions, kernels, host(), seconds=-1.0, seed=0)
     assert improved(parts, predictions, none) is parts and not asked
-    found = improved(parts, predictions, PlanContest(predictions, kernels, target, seconds=2.0, seed=0))
+    found = improved(parts, predictions, PlanContest(predictions, kernels, host(), seconds=2.0, seed=0))
     assert asked and len(asked) == len(set(asked)), "each kernel is built once"
     for got, want in zip(native(found)(x), jax.jit(rows)(x), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
-    refused = PlanContest(predictions, lambda _: {}, target, seconds=2.0, seed=0)
+    refused = PlanContest(predictions, lambda _: {}, host(), seconds=2.0, seed=0)
     assert improved(parts, predictions, refused) is parts, "what fails its check is not compared"
 
 
