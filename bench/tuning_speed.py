@@ -95,10 +95,10 @@ class RowSpeed(BaseModel):
 
 
 def drawn_rows(count: int, seed: int) -> list[str]:
-    """Rows of the kernel suite in random order, a family after the other."""
+    """Float32 rows of the kernel suite in random order, a family after the other."""
     rng = np.random.default_rng(seed)
     families: dict[str, list[str]] = {}
-    for name in rng.permutation(list(KERNELS)):
+    for name in rng.permutation([name for name, case in KERNELS.items() if case.family != "other"]):
         families.setdefault(KERNELS[name].family, []).append(str(name))
     rounds = max(map(len, families.values()))
     return [rows[n] for n in range(rounds) for rows in families.values() if n < len(rows)][:count]
@@ -187,20 +187,21 @@ def _compared(
     totals = [0.0] * len(choices)
     for number, task in enumerate(tasks):
         traces = [c.trace for own in choices if (c := own[number]) is not None]
-        kernels = [build_kernel(task.key.workload_digest, task.func, trace, target) for trace in traces]
+        distinct = list(dict.fromkeys(traces))
+        kernels = [build_kernel(task.key.workload_digest, task.func, trace, target) for trace in distinct]
         requests = [measure_request(k, task.data, chunk_count(k.extent, target.threads)) for k in kernels]
-        results = runner.measure(task.data, requests, timing)
-        for place, result in enumerate(results):
-            ratio = median(paired_ratios(result, results[0]))
-            totals[place] += 1e3 * task.weight * ratio * results[0].median_s
+        results = dict(zip(distinct, runner.measure(task.data, requests, timing), strict=True))
+        first = results[traces[0]]
+        for place, trace in enumerate(traces):
+            totals[place] += 1e3 * task.weight * median(paired_ratios(results[trace], first)) * first.median_s
     return totals
 
 
 def row_line(row: RowSpeed, mark: float) -> str:
     """A row of the table."""
     return (
-        f"{row.name:22} default {row.default_ms:9.3f} ms, {mark:g} s {row.mark_ms:9.3f}, {row.seconds:.0f} s "
-        f"{row.final_ms:9.3f}: {row.final_ms / row.mark_ms:6.1%} at {mark:g} s; {NEAR:.0%} after {row.near_s:5.1f} s, "
+        f"{row.name:22} default {row.default_ms:10.4f} ms, {mark:g} s {row.mark_ms:10.4f}, {row.seconds:.0f} s "
+        f"{row.final_ms:10.4f}: {row.final_ms / row.mark_ms:6.1%} at {mark:g} s; {NEAR:.0%} after {row.near_s:5.1f} s, "
         f"{row.curve[-1].trials} trials, building {row.building_s:.0f} s, measuring {row.measuring_s:.0f} s"
     )
 

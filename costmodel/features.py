@@ -167,8 +167,12 @@ class FeatureExtractor:
         rows[everyone, nests.vector] = np.where(nests.vector >= 0, 1.0, rows[everyone, nests.vector])
         reduced = np.where(work.reduces, box, 1.0)
         reduced[everyone, nests.vector] = np.where(nests.vector >= 0, 1.0, reduced[everyone, nests.vector])
-        vectors = np.ceil(values / self.lanes)
+        vectors = self._vectors(values, nests)
         return _Tile(box, rows.prod(axis=1), rows.argmax(axis=1), values, vectors, reduced.prod(axis=1))
+
+    def _vectors(self, values: np.ndarray, nests: Nests) -> np.ndarray:
+        """Vectors that a row of values takes; only its share of those that run across the ends of rows."""
+        return np.where(nests.joined, values / self.lanes, np.ceil(values / self.lanes))
 
     def _shape(self, nests: Nests, tile: _Tile) -> dict[str, np.ndarray]:
         accumulators = tile.rows * tile.vectors
@@ -230,7 +234,7 @@ class FeatureExtractor:
         for rows, row_count in ((row_box, row_full), (row_tail, row_tail > 0)):
             for values, count in ((width, vector_full), (vector_tail, vector_tail > 0)):
                 share = np.where(row_box * width > 0, rows * values / (row_box * width), 0)
-                vectors = np.ceil(values / self.lanes)
+                vectors = self._vectors(values, nests)
                 work = rows * rest * vectors * tile.unroll
                 spilled = np.where(nests.registers, 0.0, 2.0) * work
                 busy = np.maximum(work / _FMA_PER_CYCLE, (loads * np.sqrt(share) + spilled) / _LOADS_PER_CYCLE)

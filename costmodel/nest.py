@@ -34,6 +34,7 @@ class Nests:
         separate: bool[candidates], whether the result is read from another buffer than it is accumulated in.
         swapped: bool[candidates], whether the vector iterator stands outside of the rows in the main Block's box.
         streamed: bool[candidates], whether the result is stored past the caches.
+        joined: bool[candidates], whether vectors run across the ends of the main Block's rows.
         steps: float[candidates], length of the trace.
     """
 
@@ -52,6 +53,7 @@ class Nests:
     separate: np.ndarray
     swapped: np.ndarray
     streamed: np.ndarray
+    joined: np.ndarray
     steps: np.ndarray
 
     def __len__(self) -> int:
@@ -75,6 +77,7 @@ class _Reader:
     loops: dict[str, _Loop] = field(default_factory=dict)
     order: list[tuple[str, int, int]] = field(default_factory=list)
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    joined: tuple[str, str] = ("", "")
     vector: int = -1
     lanes: int = 1
     parallel: int = 1
@@ -98,7 +101,7 @@ class _Reader:
                 self.unrolled *= max(1, self._trips(step.target))
             case "interchange":
                 self._interchange(step.target, str(step.args[0]))
-            case "vectorize" | "reorder" | "rfactor" | "compute_at" | "set_scope":
+            case "vectorize" | "reorder" | "rfactor" | "compute_at" | "set_scope" | "fuse_box":
                 self._annotate(step)
             case _:
                 self.flags.add(step.primitive)
@@ -130,8 +133,12 @@ class _Reader:
     def _annotate(self, step: Step) -> None:
         main = self.work.names[self.work.main]
         match step.primitive:
+            case "fuse_box" if step.target == main:
+                self.joined = "_".join(map(str, step.args)), str(step.args[1])
+                self.flags.add("fuse_box")
             case "vectorize" if self._block(step.target) == main and step.args:
                 iterator = str(step.args[0]).removesuffix(".l")
+                iterator = self.joined[1] if iterator == self.joined[0] else iterator
                 column = self.work.column(main, iterator)
                 self.vector = self.vector if column is None else column
             case "reorder" if step.target == main:
@@ -209,6 +216,7 @@ def read_nests(work: WorkloadAnatomy, traces: Sequence[Trace]) -> Nests:
         flags("cache_write"),
         flags("swapped"),
         flags("nontemporal"),
+        flags("fuse_box"),
         np.array([len(t) for t in traces], float),
     )
 

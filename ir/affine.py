@@ -243,7 +243,7 @@ def linearize(index: tuple[AffineExpr, ...], shape: tuple[int, ...]) -> AffineEx
     for expr, extent in zip(reversed(index), reversed(shape), strict=True):
         total = total + expr * stride
         stride *= extent
-    return total
+    return _joined(total)
 
 
 def delinearize(offset: AffineExpr, shape: tuple[int, ...]) -> tuple[AffineExpr, ...]:
@@ -254,6 +254,17 @@ def delinearize(offset: AffineExpr, shape: tuple[int, ...]) -> tuple[AffineExpr,
         out.append(offset.mod(extent) if axis else offset)
         offset = offset.floordiv(extent)
     return tuple(reversed(out))
+
+
+def _joined(expr: AffineExpr) -> AffineExpr:
+    """The expression with ``d * (x // d) + x % d`` as ``x``."""
+    coefficients = dict(expr.terms)
+    for atom, k in expr.terms:
+        if isinstance(atom, Mod) and coefficients.get(FloorDiv(atom.operand, atom.divisor)) == k * atom.divisor:
+            whole = FloorDiv(atom.operand, atom.divisor)
+            kept = tuple(t for t in expr.terms if t[0] not in (atom, whole))
+            return _joined(AffineExpr((*kept, *(atom.operand * k).terms), expr.const + atom.operand.const * k))
+    return expr
 
 
 def split_by(expr: AffineExpr, keep: Callable[[str], bool]) -> tuple[AffineExpr, AffineExpr]:

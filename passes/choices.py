@@ -101,6 +101,14 @@ def vectorize(func: LoopFunc) -> Iterator[Step]:
                 yield Step("vectorize", block.name, (it.name,))
 
 
+@enumerates
+def fuse_box(func: LoopFunc) -> Iterator[Step]:
+    """Every pair of neighbours in a box."""
+    for block in blocks(func.body):
+        for outer, inner in itertools.pairwise(block.iters):
+            yield Step("fuse_box", block.name, (outer.name, inner.name))
+
+
 # ---- loops
 
 
@@ -226,6 +234,14 @@ def pack(func: LoopFunc) -> Iterator[Step]:
         for axis, extent in enumerate(buffer.shape):
             for factor in factors(min(extent, 2 * _MAX_LANES)):
                 yield Step("pack", buffer.name, (axis, factor))
+
+
+@enumerates
+def flatten(func: LoopFunc) -> Iterator[Step]:
+    """Each axis of allocated buffers that has one after it."""
+    for buffer in _allocated(func):
+        for axis in range(len(buffer.shape) - 1):
+            yield Step("flatten", buffer.name, (axis,))
 
 
 @enumerates

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import caching, in_place, placement, prefetch, reduction, stream, tiling
+from . import caching, flatten, in_place, placement, prefetch, reduction, stream, tiling
 
-__all__ = ["caching", "in_place", "placement", "prefetch", "reduction", "stream", "tiling"]
+__all__ = ["caching", "flatten", "in_place", "placement", "prefetch", "reduction", "stream", "tiling"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ir.affine import linearize
 from ..ir.loop import Iter, LoopFunc, Read, reads
@@ -13,8 +13,8 @@ from .anatomy import Anatomy, Product, anatomy, axis_of, product, product_along,
 from .chains import reduction_loops
 from .panels_ahead import AHEAD_BYTES, FEW_ROWS, fetch_panel, worth_fetching
 from .sketch import Decisions, Sketch
-from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, same_axes, share, tile_at, trips
-from .tiles import Box, Cost, register_tiles, registers
+from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, joined_tile_at, same_axes, share, tile_at, trips
+from .tiles import Box, Cost, joined_tiles, register_tiles, registers
 
 _MAX_TILES = 24
 _MAX_STRIDE = 4
@@ -25,6 +25,8 @@ _TRANSPOSED_STORE = 8.0
 """Cycles per vector of results that is transposed on its way to memory: shuffles, a store and a load of the cache."""
 _ACROSS = "t"
 """Suffix of tiles whose lanes are written apart from each other."""
+_JOINED = "j"
+"""Suffix of tiles of whole rows that are joined to one range of vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,14 @@ class _Layout:
         axis: axis of the panel operand that is exactly the vectorised iterator; None if windows overlap along it.
         constant: whether the panel operand can be packed when the program is built.
         box: what register tiles are laid over.
+        joined: whether whole rows are joined to one range, whose vectors run across the ends of rows.
     """
 
     match: Product
     axis: int | None
     constant: bool
     box: Box
+    joined: bool = False
 
 
 def contraction(func: LoopFunc, target: Target) -> Sketch | None:
@@ -58,7 +62,7 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     if not layouts:
         return None
     tiles = _tiles(layouts, target)
-    first = layouts[_ACROSS if tiles[0].endswith(_ACROSS) else ""]
+    first = layouts[_suffix(tiles[0])]
     last = first.match.reduce[-1].extent
     orders = ("panels", "rows") if any(found.match.tile for found in layouts.values()) else ("panels",)
     unrolls = tuple(u for u in (1, 2, 4, 8) if last % u == 0)
@@ -77,7 +81,10 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
 
 
 def _layouts(parts: Anatomy) -> dict[str, _Layout | None]:
-    """Vectors along what is written next to each other, and across it, under the suffix of their tiles."""
+    """Vectors along what is written next to each other, within rows or across their ends, and across what is written.
+
+    The keys are the suffixes of their tiles' names.
+    """
     update = parts.reductions[0]
     along = product(update)
     if along is None:
@@ -86,7 +93,8 @@ def _layouts(parts: Anatomy) -> dict[str, _Layout | None]:
     others = [written_variable(update, axis) for axis in range(last)]
     across = [m for it in others if it is not None and (m := product_along(update, it)) is not None]
     found = [_across(parts, m, along.vector) for m in across]
-    return {"": _along(parts, along), _ACROSS: next((f for f in found if f is not None), None)}
+    usual = _along(parts, along)
+    return {"": usual, _JOINED: _joined(usual), _ACROSS: next((f for f in found if f is not None), None)}
 
 
 def _along(parts: Anatomy, match: Product) -> _Layout | None:
@@ -104,6 +112,14 @@ def _along(parts: Anatomy, match: Product) -> _Layout | None:
         return None
     box = Box(match.rows, match.vector.extent, match.steps, _outer(match), _row_stride(parts, match), 2.0 * stride)
     return _Layout(match, None, constant, box)
+
+
+def _joined(usual: _Layout | None) -> _Layout | None:
+    """The same with rows joined, if those of a tile are written one after the other."""
+    if usual is None or usual.axis is None or len(usual.match.update.write.index) < 2:
+        return None
+    row = written_variable(usual.match.update, len(usual.match.update.write.index) - 2)
+    return replace(usual, joined=True) if row is not None and row is usual.match.tile else None
 
 
 def _uses(match: Product) -> int:
@@ -152,13 +168,18 @@ def _tiles(layouts: dict[str, _Layout], target: Target) -> tuple[str, ...]:
     """Names of the best tiles of all layouts, the best first."""
     found: list[tuple[Cost, str]] = []
     for suffix, layout in layouts.items():
-        found += [(cost, f"{r}x{v}{suffix}") for cost, (r, v) in register_tiles(layout.box, target)]
+        sizes = joined_tiles(layout.box, target) if layout.joined else register_tiles(layout.box, target)
+        found += [(cost, f"{r}x{v}{suffix}") for cost, (r, v) in sizes]
     found.sort(key=lambda item: item[0])
     return tuple(name for _, name in found[:_MAX_TILES])
 
 
+def _suffix(tile: str) -> str:
+    return tile.lstrip("0123456789x")
+
+
 def _size(tile: str) -> tuple[int, int]:
-    rows, vectors = tile.removesuffix(_ACROSS).split("x")
+    rows, vectors = tile.removesuffix(_suffix(tile)).split("x")
     return int(rows), int(vectors)
 
 
@@ -200,7 +221,7 @@ def _level(size: int, target: Target) -> float:
 
 def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: Decisions, target: Target) -> Trace:
     name = str(decisions["tile"])
-    layout = layouts[_ACROSS if name.endswith(_ACROSS) else ""]
+    layout = layouts[_suffix(name)]
     match, axis = layout.match, layout.axis
     rows, vectors = _size(name)
     lanes = target.vector_bits // 32
@@ -223,9 +244,11 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
     if match.stored_across:
         steps = [Step("cache_write", match.update.write.buffer), *steps, *across_tile(parts, match, inner, width)]
         steps.append(Step("reorder", update, (*others, match.vector.name)))
+    elif layout.joined and match.tile is not None:
+        steps += joined_tile_at(parts, inner, match.tile.name, match.vector.name)
     else:
         steps += tile_at(parts, inner, match.vector.name)
-    if match.tile is not None and rows * vectors + vectors + 1 > registers(target):
+    if not layout.joined and match.tile is not None and rows * vectors + vectors + 1 > registers(target):
         steps.append(Step("reorder", update, (match.vector.name, *others)))
     if copied and axis is not None:
         steps += _copied_panel(parts, match, axis, panel_width)

@@ -45,6 +45,17 @@ def tile_at(parts: Anatomy, loop: str, vector: str) -> list[Step]:
     return steps + [Step("vectorize", b.name, (vector,)) for b in parts.all_blocks]
 
 
+def joined_tile_at(parts: Anatomy, loop: str, row: str, vector: str) -> list[Step]:
+    """Compute every temporary at a tile of the root, in registers, whole rows joined to one range of vectors."""
+    axis = len(parts.root.iters) - 2
+    joined = f"{row}_{vector}"
+    steps = [Step("compute_at", name, (loop,)) for name in reversed(parts.temporaries)]
+    steps += [Step("fuse_box", b.name, (row, vector)) for b in parts.all_blocks]
+    for name in parts.temporaries:
+        steps += [Step("flatten", name, (axis,)), Step("set_scope", name, ("register",))]
+    return steps + [Step("vectorize", b.name, (joined,)) for b in parts.all_blocks]
+
+
 def across_tile(parts: Anatomy, match: Product, loop: str, width: int) -> list[Step]:
     """Compute every temporary at a tile of the root whose vectors are transposed on their way to memory.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..ir.target import Target
@@ -13,6 +15,8 @@ L2_BYTES_PER_CYCLE = 20
 """What the second-level cache delivers while the arithmetic goes on; a panel that is too large for the first level is
 read from there once per tile of rows."""
 PAGE_BYTES = 4096
+_MIXING = 3
+"""Registers for two rows' splats and the vector that is put together from them."""
 TILE_OVERHEAD = 10
 """Cycles for the loops around a tile."""
 
@@ -64,15 +68,30 @@ class Box:
     def cycles(self, rows: int, vectors: int, target: Target) -> float:
         """Cycles for all boxes in tiles of ``rows`` by ``vectors``, tails included."""
         lanes = target.vector_bits // 32
-        full_rows, tail_rows = divmod(self.extent, rows)
         full_panels, tail_values = divmod(self.values, vectors * lanes)
         tail_vectors = -(-tail_values // lanes)
-        total = 0.0
-        for r, r_count in ((rows, full_rows), (tail_rows, 1)):
-            for v, v_count in ((vectors, full_panels), (tail_vectors, 1)):
-                if r and v:
-                    total += r_count * v_count * self.tile_cycles(r, v, target)
+        total = full_panels * self._all_rows(rows, lambda r: self.tile_cycles(r, vectors, target))
+        if tail_vectors:
+            total += self._all_rows(rows, lambda r: self.tile_cycles(r, tail_vectors, target))
         return total * self.count
+
+    def joined_cycles(self, rows: int, target: Target) -> float:
+        """Cycles for all boxes in tiles of whole rows that are joined to one range of vectors, tails included."""
+        return self._all_rows(rows, lambda r: self._joined_tile_cycles(r, target)) * self.count
+
+    def _joined_tile_cycles(self, rows: int, target: Target) -> float:
+        """Cycles for one such tile: a vector of the panel that begins inside of a row is two loads, for cache lines."""
+        lanes = target.vector_bits // 32
+        vectors = -(-rows * self.values // lanes)
+        phases = _phases(self.values, rows, lanes)
+        mixed = min(rows, _period(self.values, lanes)) - 1  # vectors of two rows: picked from others' loads
+        whole = min(self.values // lanes, phases)
+        loads = (rows + whole + 2 * max(phases - whole - mixed, 0)) / LOADS_PER_CYCLE
+        return max(vectors / FMA_PER_CYCLE, loads, FMA_LATENCY) * self.steps + vectors * 1.5 + TILE_OVERHEAD
+
+    def _all_rows(self, rows: int, tile_cycles: Callable[[int], float]) -> float:
+        full, tail = divmod(self.extent, rows)
+        return full * tile_cycles(rows) + (tile_cycles(tail) if tail else 0.0)
 
 
 Cost = tuple[bool, float, int]
@@ -97,3 +116,34 @@ def register_tiles(box: Box, target: Target) -> list[tuple[Cost, tuple[int, int]
     ]
     costs = [((r > ways, box.cycles(r, v, target), -r * v), (r, v)) for r, v in tiles]
     return sorted(costs, key=lambda item: item[0])
+
+
+def joined_tiles(box: Box, target: Target) -> list[tuple[Cost, tuple[int, int]]]:
+    """Tiles of whole rows joined to one range, the fastest first; none if rows fill vectors or are less than one.
+
+    Of a row of 24 values, vectors of 16 waste a quarter; two rows are three vectors.
+
+    Returns:
+        As `register_tiles`, with as many vectors as a row by itself would take.
+    """
+    lanes = target.vector_bits // 32
+    if box.values % lanes == 0 or box.values < lanes:
+        return []
+    tiles = [
+        rows
+        for rows in range(2, min(box.extent, registers(target)) + 1)
+        if -(-rows * box.values // lanes) + _phases(box.values, rows, lanes) + _MIXING <= registers(target)
+    ]
+    width = -(-box.values // lanes)
+    costs = [((False, box.joined_cycles(r, target), -r * width), (r, width)) for r in tiles]
+    return sorted(costs, key=lambda item: item[0])
+
+
+def _period(values: int, lanes: int) -> int:
+    """Joined rows after which a vector begins with a row again."""
+    return lanes // math.gcd(values, lanes)
+
+
+def _phases(values: int, rows: int, lanes: int) -> int:
+    """Different vectors of the panel in a tile of joined rows."""
+    return -(-min(rows, _period(values, lanes)) * values // lanes)

@@ -17,6 +17,11 @@ from .memory import CodegenError, Memory, Place
 from .read_ahead import LINE_BYTES
 from .strided import MAX_STRIDE, Window, picked, scattered, windows
 
+_MAX_WINDOWS = 2
+"""Lanes at irregular distances are picked from this many vectors, else loaded one by one."""
+_MAX_BLENDED = 2
+"""Vectors of this many different elements, far from each other, are blended from a vector of each."""
+
 Value = tuple[str, VType]
 Point = dict[str, int]
 Key = tuple[str, AffineExpr, int, VType, Mask | None, float | int | bool]
@@ -223,19 +228,44 @@ class BlockMemory:
         assert wide is not None
         used = mask.lanes if mask is not None else (True,) * self.lanes
         at = [flat.at({**point, wide.name: point[wide.name] + n}) if u else None for n, u in enumerate(used)]
-        starts = {dynamic for dynamic, _ in filter(None, at)}
-        offsets = [offset for _, offset in filter(None, at)]
-        if len(starts) != 1 or (mask is not None and mask.value) or max(offsets) - min(offsets) >= 2 * self.lanes:
+        distinct = list(dict.fromkeys(filter(None, at)))
+        starts = {dynamic for dynamic, _ in distinct}
+        offsets = [offset for _, offset in distinct]
+        if mask is not None and mask.value:
+            return self._gather(place, flat, point, mask)
+        far = len(starts) != 1 or max(offsets) - min(offsets) >= self.lanes
+        if len(distinct) == 1 or (far and len(distinct) <= _MAX_BLENDED):
+            return self._blended(place, at, distinct, t)
+        if len(starts) != 1:
             return self._gather(place, flat, point, mask)
         (dynamic,) = starts
         size = math.prod(place.buffer.shape)
         whole = all(n % self.lanes == 0 for n in (size, *(k for _, k in dynamic.terms)))
         found = scattered([None if a is None else a[1] for a in at], whole)
+        if len(found.windows) > _MAX_WINDOWS:
+            return self._gather(place, flat, point, mask)
 
         def load(window: Window) -> str:
             return self._load_memory(place, dynamic, window.start, t, window.mask)[0]
 
         return picked(self.builder, t, found, load)
+
+    def _blended(
+        self,
+        place: Place,
+        at: list[tuple[AffineExpr, int] | None],
+        distinct: list[tuple[AffineExpr, int]],
+        t: VType,
+    ) -> str:
+        """Few elements, each in many lanes: one vector of each, put together."""
+        out = "zeroinitializer"
+        for number, (dynamic, offset) in enumerate(distinct):
+            element = self._load_memory(place, dynamic, offset, t.scalar, None)
+            splat = self._widen(element, t)
+            lanes = [a == (dynamic, offset) for a in at]
+            chosen = self.builder.lanes(lanes, vtype("bool", self.lanes))
+            out = self.builder.select(t, chosen, splat, out) if number else splat
+        return out
 
     def _gather(self, place: Place, flat: FlatAccess, point: Point, mask: Mask | None) -> str:
         """One load per lane, under a branch where it is not known in advance whether the lane is in use."""

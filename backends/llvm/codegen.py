@@ -26,7 +26,7 @@ from .memory import ALIGNMENT, CodegenError, Memory
 from .toolchain import object_code
 from .walks import Walks, steps, walked_parts
 
-CODEGEN_VERSION = 5
+CODEGEN_VERSION = 6
 MAX_INSTRUCTIONS = 16_384
 """Most instructions of a kernel; LLVM's time grows with the square of a long run of loads and stores."""
 _SYMBOL = "tilewright_kernel"

@@ -74,12 +74,13 @@ def scattered(places: Sequence[int | None], whole: bool = False) -> Windows:
         starts = [low]
         found = (Window(low, prefix(span, lanes) if span < lanes else None),)
     else:
-        starts = [*range(low, low + span - lanes, lanes), low + span - lanes]
+        every = [*range(low, low + span - lanes, lanes), low + span - lanes]
+        starts = [every[n] for n in sorted({min((place - low) // lanes, len(every) - 1) for place in used})]
         found = tuple(Window(start, None) for start in starts)
     picks: list[tuple[int, int]] = []
     for lane in places:
         place = low if lane is None else lane
-        number = min((place - low) // lanes, len(starts) - 1)
+        number = next(n for n, start in enumerate(starts) if place < start + lanes)
         picks.append((number, place - starts[number]))
     return Windows(found, tuple(picks))
 

@@ -9,42 +9,19 @@ import pytest
 from guarded_memory import run_native
 from hypothesis import given
 from hypothesis import strategies as st
+from products import built, product, sketch_of
 
 from tilewright.backends.llvm.codegen import compile_kernel, kernel_ir
 from tilewright.ir.interp import interpret
 from tilewright.ir.loop import Fetch, For, LoopFunc, blocks, walk
-from tilewright.ir.target import Target, detect_target
-from tilewright.ir.text import parse_ir
+from tilewright.ir.target import detect_target
 from tilewright.ir.verify import verify
 from tilewright.passes.legalize import legalize
 from tilewright.passes.packing import pack_array
-from tilewright.passes.schedule import Step, Trace, replay
-from tilewright.search.contraction import contraction
+from tilewright.passes.schedule import Step, replay
 
 SMALL_CACHES = replace(detect_target(), threads=2, l1_bytes=1 << 10, l2_bytes=1 << 12)
 TARGETS = {"host": SMALL_CACHES, "avx2": SMALL_CACHES.restricted("avx2")}
-
-
-def product(rows: int, steps: int, columns: int, scope: str = "constant") -> LoopFunc:
-    return parse_ir(f"""tilewright loop ir 1
-func product
-  input x: float32[{rows}, {steps}]
-  {scope} w: float32[{steps}, {columns}]
-  output y: float32[{rows}, {columns}]
-  alloc t: float32[{rows}, {columns}]
-    block init [i: 0..{rows}, j: 0..{columns}]
-      t[i, j] = 0.0:float32
-    block update [i: 0..{rows}, j: 0..{columns}, k: 0..{steps} reduce]
-      t[i, j] sum= mul(x[i, k], w[k, j])
-    block store [i: 0..{rows}, j: 0..{columns}]
-      y[i, j] = t[i, j]
-""")
-
-
-def built(func: LoopFunc, target: Target, **decisions: int | str) -> Trace:
-    sketch = contraction(func, target)
-    assert sketch is not None
-    return sketch.build({**sketch.default, **decisions})
 
 
 def hints(func: LoopFunc) -> list[Fetch]:
@@ -53,13 +30,12 @@ def hints(func: LoopFunc) -> list[Fetch]:
 
 def test_only_panels_that_the_second_level_cache_does_not_hold_are_fetched():
     large, small = product(49, 64, 96), product(49, 8, 16)
-    sketch = contraction(large, SMALL_CACHES)
-    assert sketch is not None and sketch.choices["ahead"] == (sketch.default["ahead"], 0)
+    sketch = sketch_of(large, SMALL_CACHES)
+    assert sketch.choices["ahead"] == (sketch.default["ahead"], 0)
     assert hints(replay(large, built(large, SMALL_CACHES)))
     assert not hints(replay(large, built(large, SMALL_CACHES, ahead=0)))
     for func in (small, product(2, 64, 96), product(49, 64, 96, "input")):
-        found = contraction(func, SMALL_CACHES)
-        assert found is not None and "ahead" not in found.choices
+        assert "ahead" not in sketch_of(func, SMALL_CACHES).choices
 
 
 @pytest.mark.parametrize("steps", [64, 1500, 3000])

@@ -65,6 +65,18 @@ def test_fused_loops_share_their_trips() -> None:
     assert read_nests(dissect(parse_ir(MATMUL)), [trace]).parallel[0] == 20
 
 
+def test_joined_rows_are_vectors_along_the_last_axis() -> None:
+    work = dissect(parse_ir(MATMUL))
+    joined = (
+        Step("split", "out", ("i", 8)),
+        *(Step("fuse_box", b, ("i", "j")) for b in ("init", "dot", "out")),
+        Step("vectorize", "dot", ("i_j",)),
+    )
+    nests = read_nests(work, [joined, joined[:1], tiled(14, 32, 1)])
+    assert nests.joined.tolist() == [True, False, False]
+    assert nests.vector[0] == work.columns["j"]
+
+
 def test_unknown_steps_are_passed_over() -> None:
     work = dissect(parse_ir(MATMUL))
     odd = (Step("no_such_primitive", "x", (1,)), Step("split", "no_such_block", ("i", 4)), *tiled(14, 32, 1))

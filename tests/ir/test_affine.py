@@ -91,6 +91,18 @@ def test_delinearize_is_the_inverse_of_linearize(shape: list[int], data: st.Data
     assert [e.evaluate({}) for e in delinearize(offset, tuple(shape))] == index
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(-9, 9))
+def test_a_quotient_and_a_remainder_join(rows: int, size: int, stride: int, shift: int) -> None:
+    place = var("a") * stride + var("b") + shift
+    pair = place.floordiv(size), place.mod(size)
+    assert linearize(pair, (rows, size)) == place
+    assert linearize((var("c"), *pair, constant(0)), (2, rows, size, 3)) == var("c") * (rows * size * 3) + place * 3
+    apart = linearize(pair, (rows, size + 1))  # rows of another length
+    for a in range(-3, 4):
+        env = {"a": a, "b": 1}
+        assert apart.evaluate(env) == pair[0].evaluate(env) * (size + 1) + pair[1].evaluate(env)
+
+
 def test_empty_arrays_can_be_delinearized() -> None:
     assert len(delinearize(var("a"), (3, 0, 2))) == 3
 

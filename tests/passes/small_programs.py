@@ -138,6 +138,11 @@ GOLDEN = {
     ),
     "split": (MATMUL, steps(("split", "out", "j", 4))),
     "reorder": (MATMUL, steps(("reorder", "update", "k", "j", "i"))),
+    "fuse_box": (MATMUL, steps(("split", "out", "i", 4), ("fuse_box", "out", "i", "j"), ("vectorize", "out", "i_j"))),
+    "flatten": (
+        MATMUL,
+        steps(*(("fuse_box", b, "i", "j") for b in ("init", "update", "out")), ("flatten", "t", 0)),
+    ),
     "vectorize": (MATMUL, steps(("vectorize", "out", "i"), ("vectorize", "out", "j"))),
     "unroll": (MATMUL, steps(("split", "update", "k", 1), ("unroll", "update.k"))),
     "parallel": (CHAIN, steps(("compute_inline", "t"), ("split", "out", "i", 2), ("parallel", "out.i"))),
