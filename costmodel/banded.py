@@ -43,6 +43,7 @@ class _Nest:
         tiles: sizes of register tiles by column, for each Block that reduces.
         bands: how many bands there are.
         axis: number of the axis that the innermost band is cut out of.
+        joined: the Blocks whose vectors run across the ends of rows.
     """
 
     band: dict[int, int]
@@ -50,6 +51,7 @@ class _Nest:
     tiles: dict[int, dict[int, int]]
     bands: int
     axis: int = 0
+    joined: frozenset[int] = frozenset()
 
 
 def banded_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float | None:
@@ -99,7 +101,9 @@ def _nest(work: WorkloadAnatomy, trace: Trace) -> _Nest | None:
     bands = math.prod(-(-int(work.extents[c]) // n) for c, n in band.items())
     stored = next(a for a in work.accesses if a.block == work.root and a.writes)
     axis = int(np.flatnonzero(stored.strides[:, list(band)[-1]])[0])
-    return _Nest(band, _chunk(work, trace, work.names[reducing[-1]]), tiles, bands, axis)
+    joins = {s.target for s in trace if s.primitive == "fuse_box"}
+    joined = frozenset(n for n, name in enumerate(work.names) if name in joins)
+    return _Nest(band, _chunk(work, trace, work.names[reducing[-1]]), tiles, bands, axis, joined)
 
 
 def _sizes(work: WorkloadAnatomy, block: str, trace: Trace, split: str = "") -> dict[int, int]:
@@ -177,7 +181,7 @@ def _cycles(work: WorkloadAnatomy, nest: _Nest, spans: list[np.ndarray], target:
         vector = _vector(work, number)
         if number in nest.tiles:
             tile = nest.tiles[number]
-            total += chunks * _reduction(work, number, span, tile, vector, lanes)
+            total += chunks * _reduction(work, number, span, tile, vector, lanes, number in nest.joined)
             if nest.chunk is not None and number == last:
                 total += chunks * _ADDING_CYCLES * _vectors(work, span * ~work.reduced[number], vector, lanes)
         else:
@@ -200,9 +204,9 @@ def _vectors(work: WorkloadAnatomy, span: np.ndarray, vector: int, lanes: int) -
 
 
 def _reduction(
-    work: WorkloadAnatomy, number: int, span: np.ndarray, tile: dict[int, int], vector: int, lanes: int
+    work: WorkloadAnatomy, number: int, span: np.ndarray, tile: dict[int, int], vector: int, lanes: int, joined: bool
 ) -> float:
-    """Cycles of a reduction over a span in register tiles."""
+    """Cycles of a reduction over a span in register tiles, with whole rows joined to one range of vectors or not."""
     reduced = work.reduced[number]
     steps = float(np.prod(np.where(reduced, span, 1.0)))
     rows, trips = 1.0, 1.0
@@ -212,7 +216,7 @@ def _reduction(
             own = min(float(tile.get(int(column), 1)), size)
             rows, trips = rows * own, trips * math.ceil(size / own)
     width = min(float(tile.get(vector, lanes)), float(span[vector])) if vector >= 0 else 1.0
-    vectors = math.ceil(width / lanes)
+    vectors = width / lanes if joined else math.ceil(width / lanes)
     trips *= math.ceil(float(span[vector]) / width) if vector >= 0 else 1.0
     shared = not _by_channel(work, number, vector)
     loads = rows + vectors if shared else vectors * (rows + 1.0) * 0.75

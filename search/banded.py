@@ -23,8 +23,8 @@ from .chains import reduction_loops
 from .channelwise import position_tiles
 from .contraction import packed
 from .sketch import Decisions, Sketch
-from .steps import cut_edges, share, trips
-from .tiles import Box, register_tiles, registers
+from .steps import cut_edges, join_rows, share, trips
+from .tiles import JOINED, Box, joined_tiles, register_tiles, registers, tile_size
 
 _TILES = 2
 """Register tiles of each stage that are worth trying."""
@@ -156,14 +156,18 @@ class _Form:
         return all(r.index[-1].single_variable() == stage.axes[-1].name for r in found)
 
     def tiles(self, stage: Stage) -> tuple[str, ...]:
-        """Register tiles of a stage, positions by vectors, the fastest first."""
+        """Register tiles of a stage, positions by vectors, the fastest first, one of those without joined rows."""
         channel, tile = stage.axes[-1], self.tile_axis(stage)
         if stage.match is not None:
-            found = [size for _, size in register_tiles(self._box(stage), self.target)[:_TILES]]
-        else:
-            wide = min(2, -(-channel.extent // self.lanes))
-            rows = position_tiles(tile, self._in_box(stage), self.target, registers(self.target) // 2)
-            found = [(r, v) for r in rows[:_TILES] for v in (wide, 1)[:wide]][:_TILES]
+            usual = register_tiles(self._box(stage), self.target)[:_TILES]
+            row = stage.match.tile
+            joins = row is not None and row.name == tile.name
+            joined = joined_tiles(self._box(stage), self.target)[:1] if joins else []
+            named = [*((c, f"{r}x{v}") for c, (r, v) in usual), *((c, f"{r}x{v}{JOINED}") for c, (r, v) in joined)]
+            return tuple(name for _, name in sorted(named, key=lambda item: item[0])[:_TILES])
+        wide = min(2, -(-channel.extent // self.lanes))
+        rows = position_tiles(tile, self._in_box(stage), self.target, registers(self.target) // 2)
+        found = [(r, v) for r in rows[:_TILES] for v in (wide, 1)[:wide]][:_TILES]
         return tuple(f"{rows}x{vectors}" for rows, vectors in found)
 
     def _box(self, stage: Stage) -> Box:
@@ -179,11 +183,6 @@ class _Form:
         blocks = [b for stage in self.chain.stages for b in stage.members]
         found = [r.index[self.axis] for b in blocks for r in reads(b.value) if r.buffer in self.chain.stored]
         return any(index.single_variable() is None for index in found)
-
-
-def _size(tile: str) -> tuple[int, int]:
-    rows, vectors = tile.split("x")
-    return int(rows), int(vectors)
 
 
 # ---- the trace
@@ -215,11 +214,13 @@ class _Builder:
             if not chunk or name not in last.locals:
                 self._do("compute_at", name, place)
         for number, stage in enumerate(chain.stages):
-            size = _size(str(self.decisions[f"tile{number}"]))
+            tile = str(self.decisions[f"tile{number}"])
+            if chunk and tile.endswith(JOINED):  # the channels of a chunk are a part of a row
+                tile = next(t for t in self.form.tiles(stage) if not t.endswith(JOINED))
             if chunk and stage is last:
-                self._added_up(stage, size, chunk)
+                self._added_up(stage, tile_size(tile), chunk)
             else:
-                self._tiled(stage, size, chunk)
+                self._tiled(stage, tile_size(tile), chunk, tile.endswith(JOINED))
         return (*self.steps, *share(named, self.form.target.threads), *self.cuts)
 
     def _do(self, primitive: str, target: str, *args: int | str) -> None:
@@ -240,20 +241,23 @@ class _Builder:
             if match is None or parts.found[match.panel.buffer].scope != "constant" or match.panel.buffer in done:
                 continue
             done.add(match.panel.buffer)
-            _, vectors = _size(str(self.decisions[f"tile{number}"]))
+            _, vectors = tile_size(str(self.decisions[f"tile{number}"]))
             self.steps += packed(parts, match.panel, match.vector.name, vectors * self.form.lanes, match.reduce)
 
-    def _tiled(self, stage: Stage, size: tuple[int, int], chunk: int) -> None:
+    def _tiled(self, stage: Stage, size: tuple[int, int], chunk: int, joined: bool) -> None:
         """A stage as register tiles of its root, all of its own temporaries inside."""
         inner, positions = self._tiles(stage, stage.root.name, size, chunk)
+        tile = self.form.tile_axis(stage)
         for name in reversed(stage.locals):
             self._do("compute_at", name, inner)
-        for name in stage.locals:
-            self._do("set_scope", name, "register")
-        for block in stage.members:
-            self._do("vectorize", block.name, stage.axes[-1].name)
-        looped = self._reduced(stage, size)
-        tile = self.form.tile_axis(stage)
+        if joined:
+            self.steps += join_rows(stage.members, stage.locals, tile.name, stage.axes[-1].name)
+        else:
+            for name in stage.locals:
+                self._do("set_scope", name, "register")
+            for block in stage.members:
+                self._do("vectorize", block.name, stage.axes[-1].name)
+        looped = self._reduced(stage, size, joined)
         self.cuts += cut_edges(stage.update, [(tile, positions)], stage.root.name, set(), looped)
 
     def _tiles(self, stage: Stage, block: str, size: tuple[int, int], chunk: int) -> tuple[str, int]:
@@ -275,13 +279,13 @@ class _Builder:
         positions = min(size[0], positions)
         return self._split(block, tile, positions), positions
 
-    def _reduced(self, stage: Stage, size: tuple[int, int]) -> list[Iter]:
+    def _reduced(self, stage: Stage, size: tuple[int, int], joined: bool) -> list[Iter]:
         """Loops over what a stage reduces; the iterators that became loops."""
         looped = list(stage.reduce)
         if stage.match is None and looped[-1].extent <= _TAPS_IN_BOX:
             looped.pop()
         rows, vectors = size
-        if rows * vectors + vectors + 1 > registers(self.form.target):
+        if not joined and rows * vectors + vectors + 1 > registers(self.form.target):
             others = [i.name for i in stage.update.iters if i.name != stage.axes[-1].name]
             self._do("reorder", stage.update.name, stage.axes[-1].name, *others)
         self.steps += reduction_loops(stage.update, looped, 1)

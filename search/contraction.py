@@ -13,8 +13,8 @@ from .anatomy import Anatomy, Product, anatomy, axis_of, product, product_along,
 from .chains import reduction_loops
 from .panels_ahead import AHEAD_BYTES, FEW_ROWS, fetch_panel, worth_fetching
 from .sketch import Decisions, Sketch
-from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, joined_tile_at, same_axes, share, tile_at, trips
-from .tiles import Box, Cost, joined_tiles, register_tiles, registers
+from .steps import MIN_CHUNKS_PER_THREAD, across_tile, cut_edges, join_rows, same_axes, share, tile_at, trips
+from .tiles import JOINED, Box, Cost, joined_tiles, register_tiles, registers, tile_size, tile_suffix
 
 _MAX_TILES = 24
 _MAX_STRIDE = 4
@@ -25,8 +25,6 @@ _TRANSPOSED_STORE = 8.0
 """Cycles per vector of results that is transposed on its way to memory: shuffles, a store and a load of the cache."""
 _ACROSS = "t"
 """Suffix of tiles whose lanes are written apart from each other."""
-_JOINED = "j"
-"""Suffix of tiles of whole rows that are joined to one range of vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
     if not layouts:
         return None
     tiles = _tiles(layouts, target)
-    first = layouts[_suffix(tiles[0])]
+    first = layouts[tile_suffix(tiles[0])]
     last = first.match.reduce[-1].extent
     orders = ("panels", "rows") if any(found.match.tile for found in layouts.values()) else ("panels",)
     unrolls = tuple(u for u in (1, 2, 4, 8) if last % u == 0)
@@ -70,7 +68,7 @@ def contraction(func: LoopFunc, target: Target) -> Sketch | None:
         unrolls = tuple(sorted({*unrolls, last}))
     default: dict[str, int | str] = {
         "tile": tiles[0],
-        "order": _cheaper_order(first.match, _size(tiles[0]), target),
+        "order": _cheaper_order(first.match, tile_size(tiles[0]), target),
         "unroll": 1,
     }
     choices: dict[str, tuple[int | str, ...]] = {"tile": tiles, "order": orders, "unroll": unrolls}
@@ -94,7 +92,7 @@ def _layouts(parts: Anatomy) -> dict[str, _Layout | None]:
     across = [m for it in others if it is not None and (m := product_along(update, it)) is not None]
     found = [_across(parts, m, along.vector) for m in across]
     usual = _along(parts, along)
-    return {"": usual, _JOINED: _joined(usual), _ACROSS: next((f for f in found if f is not None), None)}
+    return {"": usual, JOINED: _joined(usual), _ACROSS: next((f for f in found if f is not None), None)}
 
 
 def _along(parts: Anatomy, match: Product) -> _Layout | None:
@@ -174,15 +172,6 @@ def _tiles(layouts: dict[str, _Layout], target: Target) -> tuple[str, ...]:
     return tuple(name for _, name in found[:_MAX_TILES])
 
 
-def _suffix(tile: str) -> str:
-    return tile.lstrip("0123456789x")
-
-
-def _size(tile: str) -> tuple[int, int]:
-    rows, vectors = tile.removesuffix(_suffix(tile)).split("x")
-    return int(rows), int(vectors)
-
-
 def _cheaper_order(match: Product, tile: tuple[int, int], target: Target) -> str:
     """Panels outermost re-reads the rows once per panel, rows outermost re-reads the panels once per tile of rows."""
     if match.tile is None:
@@ -221,9 +210,9 @@ def _level(size: int, target: Target) -> float:
 
 def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: Decisions, target: Target) -> Trace:
     name = str(decisions["tile"])
-    layout = layouts[_suffix(name)]
+    layout = layouts[tile_suffix(name)]
     match, axis = layout.match, layout.axis
-    rows, vectors = _size(name)
+    rows, vectors = tile_size(name)
     lanes = target.vector_bits // 32
     width = min(vectors * lanes, match.vector.extent)
     root, update = parts.root.name, match.update.name
@@ -245,7 +234,8 @@ def _contraction_trace(parts: Anatomy, layouts: dict[str, _Layout], decisions: D
         steps = [Step("cache_write", match.update.write.buffer), *steps, *across_tile(parts, match, inner, width)]
         steps.append(Step("reorder", update, (*others, match.vector.name)))
     elif layout.joined and match.tile is not None:
-        steps += joined_tile_at(parts, inner, match.tile.name, match.vector.name)
+        steps += [Step("compute_at", name, (inner,)) for name in reversed(parts.temporaries)]
+        steps += join_rows(parts.all_blocks, parts.temporaries, match.tile.name, match.vector.name)
     else:
         steps += tile_at(parts, inner, match.vector.name)
     if not layout.joined and match.tile is not None and rows * vectors + vectors + 1 > registers(target):

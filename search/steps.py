@@ -45,15 +45,21 @@ def tile_at(parts: Anatomy, loop: str, vector: str) -> list[Step]:
     return steps + [Step("vectorize", b.name, (vector,)) for b in parts.all_blocks]
 
 
-def joined_tile_at(parts: Anatomy, loop: str, row: str, vector: str) -> list[Step]:
-    """Compute every temporary at a tile of the root, in registers, whole rows joined to one range of vectors."""
-    axis = len(parts.root.iters) - 2
-    joined = f"{row}_{vector}"
-    steps = [Step("compute_at", name, (loop,)) for name in reversed(parts.temporaries)]
-    steps += [Step("fuse_box", b.name, (row, vector)) for b in parts.all_blocks]
-    for name in parts.temporaries:
+def join_rows(members: Iterable[Block], temporaries: Iterable[str], row: str, vector: str) -> list[Step]:
+    """Join the rows of a tile to one range of vectors, in all its Blocks; what they share is in registers.
+
+    Args:
+        members: the Blocks, whose last two axes written are the rows and the vectors.
+        temporaries: buffers inside of the tile.
+        row: the iterator of rows.
+        vector: the iterator that vectors run along, with all its values in the tile.
+    """
+    blocks, steps = list(members), list[Step]()
+    axis = len(blocks[0].write.index) - 2
+    steps += [Step("fuse_box", b.name, (row, vector)) for b in blocks]
+    for name in temporaries:
         steps += [Step("flatten", name, (axis,)), Step("set_scope", name, ("register",))]
-    return steps + [Step("vectorize", b.name, (joined,)) for b in parts.all_blocks]
+    return steps + [Step("vectorize", b.name, (f"{row}_{vector}",)) for b in blocks]
 
 
 def across_tile(parts: Anatomy, match: Product, loop: str, width: int) -> list[Step]:

@@ -94,6 +94,21 @@ class Box:
         return full * tile_cycles(rows) + (tile_cycles(tail) if tail else 0.0)
 
 
+JOINED = "j"
+"""Suffix of the names of tiles of whole rows that are joined to one range of vectors."""
+
+
+def tile_suffix(tile: str) -> str:
+    """What stands after the size in a tile's name; empty for rows of vectors."""
+    return tile.lstrip("0123456789x")
+
+
+def tile_size(tile: str) -> tuple[int, int]:
+    """Rows and vectors of a tile, from its name."""
+    rows, vectors = tile.removesuffix(tile_suffix(tile)).split("x")
+    return int(rows), int(vectors)
+
+
 Cost = tuple[bool, float, int]
 
 
