@@ -19,7 +19,7 @@ from .banded import banded_seconds
 from .nest import Nests, read_nests
 from .stream import stream_seconds
 
-FEATURE_VERSION = 6
+FEATURE_VERSION = 7
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -246,7 +246,7 @@ class FeatureExtractor:
                 entry += times / per_tile * np.where(nests.lanes > 1, rows * rest * _ACROSS_CYCLES, one_by_one)
         ragged = (nests.lanes > 1) & (vector_tail > 0)
         entry += self._visits(nests) / per_tile * np.where(ragged, _LANE_TAIL_CYCLES, 0.0)
-        over = np.maximum(tile.rows * tile.vectors / self.register_count, 1.0)
+        over = np.maximum(self._registers(nests, tile) / self.register_count, 1.0)
         cycles *= np.where(nests.registers, over, 1.0)
         body = tile.rows * tile.vectors * tile.unroll * np.where(nests.partitioned, nests.unrolled, 1.0)
         cycles *= 1.0 + _UNROLL_PENALTY * np.log2(np.maximum(tile.unroll, 1))
@@ -263,6 +263,17 @@ class FeatureExtractor:
             "vector_waste": np.ceil(full_extent / width) * width / np.maximum(full_extent, 1) - 1,
             "strided_loads": strided,
         }
+
+    def _registers(self, nests: Nests, tile: _Tile) -> np.ndarray:
+        """Vectors that a tile has to hold: its sums and, where both operands move along the vectors, its weights."""
+        sums = tile.rows * tile.vectors
+        moving = [
+            np.where(nests.vector >= 0, a.strides[:, nests.vector].any(axis=0), False)
+            for a in self.work.accesses
+            if a.block == self.work.main and not a.writes and len(a.strides)
+        ]
+        by_channel = self.work.multiplies and len(moving) > 1
+        return np.where(by_channel & np.all(moving, axis=0), sums + tile.unroll * tile.vectors + 1, sums)
 
     def _loads(self, nests: Nests, tile: _Tile) -> tuple[np.ndarray, np.ndarray]:
         """Loads of one visit of the main Block's tile, and whether vectors are gathered from strided memory."""
@@ -335,8 +346,9 @@ class FeatureExtractor:
     def _traffic(self, nests: Nests, live: np.ndarray, sets: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Bytes moved into a cache of a size, and the level whose data fit into it.
 
-        What one execution of a level touches is loaded once per execution, but stays where the loop right around that
-        level does not move it. Loops over what the main Block reduces stand around that Block alone.
+        Data stay while the loop right around the level whose data fit goes on: it loads what it touches as a whole,
+        once, whether its iterations touch the same, overlap like the windows of a convolution, or lie apart. Loops over
+        what the main Block reduces stand around that Block alone.
         """
         everyone = np.arange(len(nests))
         fits = sets <= size
@@ -344,15 +356,14 @@ class FeatureExtractor:
         fits[:, -1] = True
         level = fits.argmax(axis=1)
         outer = np.maximum(level - 1, 0)
-        stays = live[everyone, outer] <= live[everyone, level]
         loads = np.empty((len(nests), len(self.work.accesses)))
         for main in (False, True):
             trips = nests.trips if main else np.where(nests.reducing, 1.0, nests.trips)
             executions = np.concatenate([np.ones((len(nests), 1)), np.cumprod(trips, axis=1)], axis=1)
             around = np.where(level > 0, trips[everyone, outer], 1.0)
             mine = np.array([(a.block == self.work.main) == main for a in self.work.accesses], bool)
-            once = live[everyone, level] * executions[everyone, level][:, None]
-            loads[:, mine] = np.where(stays, once / around[:, None], once)[:, mine]
+            whole = np.minimum(live[everyone, outer], live[everyone, level] * around[:, None])
+            loads[:, mine] = (whole * executions[everyone, outer][:, None])[:, mine]
         # Where nothing but the innermost level fits, every Block fetches its operands anew.
         total = np.where(missing, loads.sum(axis=1), self._by_buffer(loads).sum(axis=1))
         return total, level

@@ -154,3 +154,41 @@ def test_transposed_results_cost_more() -> None:
     transposed = (Step("cache_write", "t0"), *plain)
     seconds = predict_native(parse_ir(MATMUL), [plain, transposed], TARGET)
     assert seconds[0] < seconds[1] < 2 * seconds[0]
+
+
+DEPTHWISE = """tilewright loop ir 1
+func depthwise
+  input x0: float32[114, 114, 64]
+  constant w0: float32[3, 3, 64]
+  output y0: float32[112, 112, 64]
+  alloc t0: float32[112, 112, 64]
+    block init [i: 0..112, j: 0..112, c: 0..64]
+      t0[i, j, c] = 0.0:float32
+    block update [i: 0..112, j: 0..112, c: 0..64, r: 0..3 reduce, s: 0..3 reduce]
+      t0[i, j, c] sum= mul(x0[i + r, j + s, c], w0[r, s, c])
+    block out [i: 0..112, j: 0..112, c: 0..64]
+      y0[i, j, c] = t0[i, j, c]
+"""
+
+
+def depthwise(rows: int, vectors: int) -> Trace:
+    return (
+        *(Step("split", "out", (n, f)) for n, f in (("c", 16 * vectors), ("i", 1), ("j", rows))),
+        Step("compute_at", "t0", ("out.j",)),
+        Step("set_scope", "t0", ("register",)),
+        *(Step("vectorize", b, ("c",)) for b in ("init", "update", "out")),
+        Step("split", "update", ("r", 1)),
+        Step("parallel", "out.c"),
+    )
+
+
+def test_windows_that_overlap_are_moved_once() -> None:
+    """Rows that the next row of results reads again are still in the cache then."""
+    (cycles,) = column([depthwise(14, 1)], "log_l3_cycles", DEPTHWISE)
+    bytes_ = 4 * 64 * (114 * 114 + 112 * 112)
+    assert bytes_ <= 2**cycles * 28 < 1.2 * bytes_
+
+
+def test_weights_of_channels_take_registers_as_well() -> None:
+    fitting, spilling = column([depthwise(12, 2), depthwise(14, 2)], "log_compute_cycles", DEPTHWISE)
+    assert fitting < spilling - 0.1, "28 sums, 6 weights and an operand"
