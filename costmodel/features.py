@@ -73,7 +73,7 @@ _LOADS_PER_CYCLE = 2.0
 _FMA_LATENCY = 4.0
 _TILE_CYCLES = 14.0
 _LOOP_CYCLES = 2.0
-"""For a tile of a workload that accumulates nothing."""
+"""For a tile without a loop over what is reduced."""
 _ACROSS_CYCLES = 7.0
 """For a tile whose lanes are added up at the end, the additions included: those of one tile overlap with the next's."""
 _UNROLL_PENALTY = 0.03
@@ -88,6 +88,7 @@ _TRANSPOSED_CYCLES = 8.0
 """For a vector of results that is accumulated in one buffer and read, transposed, from another."""
 _LINE_LOADS = 16.0
 """Loads that a lane takes which lies in a cache line of its own, where nothing is computed that hides it."""
+_LINE_BYTES = 64
 _PICKED_STRIDE = 4
 """Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
 DISPATCH_S = 1.5e-6
@@ -136,7 +137,8 @@ class FeatureExtractor:
         bytes_ = self._footprints(nests)
         live = bytes_ * ~(self._private()[None, None, :] & nests.registers[:, None, None])
         sets = self._by_buffer(live).sum(axis=2)
-        columns = self._shape(nests, tile) | self._compute(nests, tile) | self._memory(nests, live, sets)
+        columns = self._shape(nests, tile) | self._compute(nests, tile)
+        columns |= self._memory(nests, live, sets, live * self._paired(nests))
         columns |= self._parallel(nests)
         columns["log_predicted"] = self._streamed(traces, self._predict(columns, nests))
         for name in [n for n in columns if n.startswith("log_")]:
@@ -230,7 +232,7 @@ class FeatureExtractor:
         cycles = np.zeros(len(nests))
         entry = np.zeros(len(nests))
         per_tile = self._reduce_visits(nests)
-        around = _TILE_CYCLES if self.work.reduces.any() else _LOOP_CYCLES
+        around = np.where(per_tile > nests.unrolled, _TILE_CYCLES, _LOOP_CYCLES)
         for rows, row_count in ((row_box, row_full), (row_tail, row_tail > 0)):
             for values, count in ((width, vector_full), (vector_tail, vector_tail > 0)):
                 share = np.where(row_box * width > 0, rows * values / (row_box * width), 0)
@@ -309,7 +311,15 @@ class FeatureExtractor:
         """Bytes that every access touches in one execution of each level's body: [candidates, levels, accesses]."""
         return np.stack([_elements(a, nests.spans) * a.itemsize for a in self.work.accesses], axis=-1)
 
-    def _memory(self, nests: Nests, live: np.ndarray, sets: np.ndarray) -> dict[str, np.ndarray]:
+    def _paired(self, nests: Nests) -> np.ndarray:
+        """How much more than what an access touches comes into the second-level cache: [candidates, levels, accesses].
+
+        Lines are fetched in pairs, so that of rows of which single lines are touched, their neighbours come along.
+        """
+        runs = np.stack([_run(a, nests.spans) * a.itemsize for a in self.work.accesses], axis=-1)
+        return np.where((runs >= _LINE_BYTES) & (runs < 2 * _LINE_BYTES), 2 * _LINE_BYTES / runs, 1.0)
+
+    def _memory(self, nests: Nests, live: np.ndarray, sets: np.ndarray, paired: np.ndarray) -> dict[str, np.ndarray]:
         target = self.target
         threads = max(target.threads, 1)
         total = sets[:, 0]
@@ -318,10 +328,11 @@ class FeatureExtractor:
         l2, l1_level = self._traffic(nests, live, sets, target.l1_bytes * 0.75)
         if not self.work.reduces.any():
             # What a band of a chain of elementwise steps leaves for the next step stays where it is.
-            live = live * ~(self._private()[None, None, :] & (nests.placed == 1)[:, None, None])
+            own = ~(self._private()[None, None, :] & (nests.placed == 1)[:, None, None])
+            live, paired = live * own, paired * own
             total = live[:, 0].sum(axis=1)
-        l3, l2_level = self._traffic(nests, live, sets, target.l2_bytes * 0.75)
-        memory, _ = self._traffic(nests, live, sets, target.l3_bytes * 0.75)
+        l3, l2_level = self._traffic(nests, paired, sets, target.l2_bytes * 0.75)
+        memory, _ = self._traffic(nests, paired, sets, target.l3_bytes * 0.75)
         memory = memory + np.where(nests.streamed, 0.0, self._stored())  # caches fetch what is stored through them
         memory_bytes_per_cycle = target.bandwidth_gbs * 1e9 / threads / self.hz
         fits = total <= target.l3_bytes * 0.75
@@ -397,6 +408,14 @@ def _elements(access: Access, spans: np.ndarray) -> np.ndarray:
         return np.ones(spans.shape[:-1])
     along = 1.0 + (spans[..., None, :] - 1.0).clip(0) @ access.strides.T[None]
     return np.minimum(along[..., 0, :], access.shape).prod(axis=-1)
+
+
+def _run(access: Access, spans: np.ndarray) -> np.ndarray:
+    """Neighbouring elements that an access touches over boxes where rows are touched in part, else infinitely many."""
+    if not len(access.strides):
+        return np.full(spans.shape[:-1], np.inf)
+    along = 1.0 + (spans - 1.0).clip(0) @ access.strides[-1]
+    return np.where(along < access.shape[-1], along, np.inf)
 
 
 def extract_features(work: WorkloadAnatomy, traces: Sequence[Trace], target: Target) -> np.ndarray:

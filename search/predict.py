@@ -14,8 +14,6 @@ from .space import Candidate, SearchSpace
 
 _MARGIN = math.log2(1.15)
 """How much faster than the default (binary logarithm) a candidate must be predicted to be to replace it."""
-_EVEN = math.log2(1.02)
-"""Predictions that differ by less are even: then the order in which sketches list what may be decided counts."""
 _SAMPLES = 512
 _SPARE = 4
 """Candidates that are kept in reserve for the preferred one."""
@@ -53,7 +51,7 @@ def preferred(space: SearchSpace, func: LoopFunc, target: Target, seed: int = 0)
         others = [c for c in (space.sample(rng) for _ in range(_SAMPLES)) if c is not None]
     candidates = [*defaults, *others]
     scores = Ranker(func, target, RooflineCostModel())(candidates)
-    best = int(np.argmax(scores <= np.min(scores) + _EVEN))
+    best = int(np.argmin(scores))
     first = candidates[best] if scores[best] < scores[0] - _MARGIN else defaults[0]
     following = [candidates[int(n)] for n in np.argsort(scores, kind="stable")[:_SPARE]]
     return list({c.key: c for c in (first, *following, *defaults)}.values())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from search_fakes import TARGET, sketch, workload
 
 from tilewright.passes.schedule import ScheduleError, replay
-from tilewright.search import predict
 from tilewright.search import space as space_module
 from tilewright.search.predict import predicted_choice, predicted_choices
 from tilewright.search.sketch import Decisions, Sketch
@@ -59,14 +57,3 @@ def test_there_is_something_to_fall_back_on(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(found) == len({c.key for c in found}) > 2
     assert found[-1].sketch in ("other", "tiles") and {c.sketch for c in found} <= {"tiles", "other"}
     assert any(c.key == SearchSpace(workload(), TARGET).defaults()[1].key for c in found)
-
-
-@pytest.mark.parametrize(("scores", "chosen"), [((5.0, 1.01, 1.0, 1.005), 1), ((5.0, 1.2, 1.1, 1.0), 3)])
-def test_of_even_predictions_the_first_one_listed_is_taken(monkeypatch: pytest.MonkeyPatch, scores, chosen) -> None:
-    use(monkeypatch, sketch())
-    candidates = SearchSpace(workload(), TARGET)
-    listed = [*candidates.defaults(), *candidates.enumerate()]
-    values = np.full(len(listed), 9.0)
-    values[: len(scores)] = scores
-    monkeypatch.setattr(predict, "Ranker", lambda *_: lambda found: values[: len(found)])
-    assert predicted_choice(workload(), TARGET) == listed[chosen]
