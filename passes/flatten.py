@@ -22,6 +22,7 @@ from ..ir.loop import (
 )
 from .edit import find_alloc, find_block, find_iter, fresh, replace_stmt, with_body
 from .schedule import ScheduleError, primitive
+from .tiling import threads_apart
 
 
 @primitive
@@ -32,7 +33,8 @@ def fuse_box(func: LoopFunc, block: str, outer: str, inner: str) -> LoopFunc:
     place of ``x`` and ``x_c % 24`` in place of ``c``. The new iterator stands where the outer one stood, and is not
     vectorised.
 
-    Refuses: no such Block or iterators; iterators that reduce; an inner one without values, or cut by a limit.
+    Refuses: no such Block or iterators; iterators that reduce; an inner one without values, or cut by a limit; Blocks
+    inside a parallel loop whose iterations could no longer be told apart.
     """
     found = find_block(func, block)
     first, second = find_iter(found, outer), find_iter(found, inner)
@@ -48,7 +50,7 @@ def fuse_box(func: LoopFunc, block: str, outer: str, inner: str) -> LoopFunc:
     env = {outer: first.lower + var(name).floordiv(size), inner: second.lower + var(name).mod(size)}
     iters = tuple(both if i is first else i for i in found.iters if i is not second)
     moved = map_block_indices(replace(found, iters=()), lambda e: e.substitute(env))
-    return replace_stmt(func, found, replace(moved, iters=iters))
+    return threads_apart(replace_stmt(func, found, replace(moved, iters=iters)))
 
 
 @primitive

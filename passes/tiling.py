@@ -33,6 +33,18 @@ from .schedule import ScheduleError, primitive
 MAX_UNROLL = 64
 
 
+def threads_apart(func: LoopFunc) -> LoopFunc:
+    """The function itself, if the iterations of its parallel loop provably don't disturb each other.
+
+    Raises:
+        ScheduleError: they may.
+    """
+    if any(isinstance(s, For) and s.kind == "parallel" for s in walk(func.body)):
+        for _, message in no_races(program(func)):
+            raise ScheduleError(message)
+    return func
+
+
 @primitive
 def split(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     """Take an iterator's range out of a Block's box and make a loop over tiles right around the Block.
@@ -41,7 +53,8 @@ def split(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     factor does not divide the range. Loops nest in the order of the splits, the last one innermost.
 
     Refuses: no such Block or iterator; a factor outside ``1..extent``; a range that is already cut by a limit and
-    would be cut again by a factor that does not divide it.
+    would be cut again by a factor that does not divide it; a range inside a parallel loop whose iterations could no
+    longer be told apart.
     """
     found = find_block(func, block)
     it = find_iter(found, iterator)
@@ -57,7 +70,7 @@ def split(func: LoopFunc, block: str, iterator: str, factor: int) -> LoopFunc:
     tile = replace(it, lower=it.lower + var(name) * factor, extent=factor, limit=limit)
     inner = replace(found, iters=tuple(tile if i is it else i for i in found.iters))
     trips = -(-it.extent // factor)
-    return replace_stmt(func, found, For(name, (constant(0),), (constant(trips),), inner))
+    return threads_apart(replace_stmt(func, found, For(name, (constant(0),), (constant(trips),), inner)))
 
 
 @primitive
@@ -118,10 +131,7 @@ def parallel(func: LoopFunc, loop: str) -> LoopFunc:
             raise ScheduleError(f"expected {loop} to be the only outermost loop, found it inside a {kind}")
     if _constant_trips(found) is None:
         raise ScheduleError(f"expected constant bounds for {loop}")
-    shared = replace_stmt(func, found, replace(found, kind="parallel"))
-    for _, message in no_races(program(shared)):
-        raise ScheduleError(message)
-    return shared
+    return threads_apart(replace_stmt(func, found, replace(found, kind="parallel")))
 
 
 @primitive

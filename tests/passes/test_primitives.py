@@ -392,3 +392,15 @@ def test_a_buffer_read_before_it_is_complete_is_not_copied():
     """)
     with pytest.raises(ScheduleError, match="expected t to be written before it is read"):
         apply_step(func, Step("cache_write", "t"))
+
+
+def test_a_split_that_hides_what_threads_write_is_refused():
+    rows = program("""
+    input x: float32[6, 7]
+    output y: float32[6, 7]
+    block copy [i: 0..6, j: 0..7]
+      y[i, j] = x[i, j]
+""")
+    shared = (("fuse_box", "copy", "i", "j"), ("split", "copy", "i_j", 14), ("parallel", "copy.i_j"))
+    assert replay(rows, steps(*shared))
+    refused(rows, *shared, ("split", "copy", "i_j", 6), match="expected iterations of copy.i_j to use different")
