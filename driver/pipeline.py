@@ -30,6 +30,7 @@ from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
+from .finalists import untuned, winners
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
 from .gate import Run, check_accuracy, compare_speed, runnable
 from .kernel_source import CHECK, KernelSource
@@ -57,8 +58,6 @@ WORTHWHILE_SECONDS = 10e-6
 """A function that XLA is predicted to run in less time is left alone."""
 PLAN_SHARE = 0.2
 """Part of the time for tuning that comparing plans may take before it."""
-LOSING = 1.1
-"""A kernel that takes this many times as long as XLA's code for its region is tried without."""
 
 
 @functools.cache
@@ -332,13 +331,15 @@ class Driver:
         if self._inaccurate() or self.options.effort == 0:
             return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
-        better = self._without_losers(ours, examples)
-        if better is not None:
-            native, ours = better, runnable(better)
-            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
-            if self._inaccurate():
-                return
-        outcome.rest_s = rest_seconds(native, self.options.seed)
+        for others in (lambda: untuned(outcome, self.source), lambda: winners(outcome)):
+            better = self._if_faster(others(), ours, examples)
+            if better is not None:
+                ours = better
+                outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+                if self._inaccurate():
+                    return
+        assert outcome.graph is not None
+        outcome.rest_s = rest_seconds(outcome.graph, self.options.seed)
         outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS, GATE_ROUNDS)
         if outcome.comparison.lower_bound <= 1.0:
             speedup, least = outcome.comparison.speedup, outcome.comparison.lower_bound
@@ -361,20 +362,20 @@ class Driver:
         self._original("the result was less accurate than the contract allows")
         return True
 
-    def _without_losers(self, ours: Run, examples: Sequence[Any]) -> Graph | None:
-        """The graph with XLA's code where that alone is faster, if the whole gains by it; XLA is always a candidate."""
+    def _if_faster(self, choices: Mapping[str, Choice], ours: Run, examples: Sequence[Any]) -> Run | None:
+        """The program with other kernels if the whole surely gains by them, which are taken then."""
         outcome = self.outcome
+        if not choices:
+            return None
         assert outcome.parts is not None
-        usual = outcome.baseline_s
-        losers = {k for k, s in outcome.latencies.items() if k in usual and s > LOSING * usual[k]}
-        kept = {k: c for k, c in outcome.choices.items() if k not in losers}
-        if not losers or not kept:
+        graph, natives = assemble(outcome.parts, choices, self.target)
+        other = runnable(graph)
+        if compare_speed(other, ours, examples, GATE_SECONDS / 3).lower_bound <= 1.0:
             return None
-        graph, natives = assemble(outcome.parts, kept, self.target)
-        if compare_speed(runnable(graph), ours, examples, GATE_SECONDS / 3).lower_bound <= 1.0:
-            return None
-        outcome.graph, outcome.natives, outcome.choices = graph, natives, kept
-        return graph
+        changed = {k for k, c in choices.items() if c is not outcome.choices.get(k)}
+        outcome.latencies = {k: s for k, s in outcome.latencies.items() if k not in changed}
+        outcome.graph, outcome.natives, outcome.choices = graph, natives, dict(choices)
+        return other
 
     def _region_seconds(self) -> dict[str, float]:
         assert self.outcome.parts is not None

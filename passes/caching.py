@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.affine import AffineExpr, constant, var
+from ..ir.affine import constant, var
 from ..ir.loop import (
     Access,
     Alloc,
@@ -12,6 +12,7 @@ from ..ir.loop import (
     Buffer,
     Expr,
     For,
+    Index,
     Iter,
     LoopFunc,
     Pack,
@@ -24,7 +25,7 @@ from ..ir.loop import (
     rewrite,
     seq,
 )
-from .edit import find_alloc, find_buffer, find_loop, fresh, path_to, ranges_at, replace_stmt, used_names, with_body
+from .edit import find_alloc, find_buffer, find_loop, fresh, path_to, ranges_at, relaid, replace_stmt, used_names
 from .footprint import footprint, within
 from .schedule import ScheduleError, primitive
 
@@ -87,23 +88,11 @@ def pack(func: LoopFunc, buffer: str, axis: int, factor: int) -> LoopFunc:
     if found is not None:
         new = replace(new, packing=(*old.packing, Pack(axis, factor, extent)))
 
-    def index(old_index: tuple[AffineExpr, ...]) -> tuple[AffineExpr, ...]:
+    def index(old_index: Index) -> Index:
         kept = tuple(e for i, e in enumerate(old_index) if i != axis)
         return (old_index[axis].floordiv(factor), *kept, old_index[axis].mod(factor))
 
-    def visit_expr(e: Expr) -> Expr:
-        return replace(e, index=index(e.index)) if isinstance(e, Read) and e.buffer == buffer else e
-
-    def visit(s: Stmt) -> Stmt:
-        if isinstance(s, Alloc) and s.buffer.name == buffer:
-            return replace(s, buffer=new)
-        if isinstance(s, Block):
-            write = Access(buffer, index(s.write.index)) if s.write.buffer == buffer else s.write
-            return replace(s, write=write, value=map_expr(s.value, visit_expr))
-        return s
-
-    params = tuple(new if b.name == buffer else b for b in func.params)
-    return replace(with_body(func, rewrite(func.body, visit)), params=params)
+    return relaid(func, new, index)
 
 
 @primitive

@@ -7,17 +7,21 @@ from dataclasses import replace
 
 from ..ir.affine import AffineExpr, Range, var
 from ..ir.loop import (
+    Access,
     Alloc,
     Block,
     Buffer,
+    Expr,
     For,
     If,
     Index,
     Iter,
     LoopFunc,
+    Read,
     Stmt,
     children,
     loop_range,
+    map_expr,
     rewrite,
     seq,
     walk,
@@ -196,6 +200,30 @@ def solve(block: Block, wanted: Index) -> dict[str, AffineExpr] | None:
     if axes is None or {it.name for it, _ in axes} != {i.name for i in block.iters if i.kind == "data"}:
         return None
     return {it.name: target - rest for (it, rest), target in zip(axes, wanted, strict=True)}
+
+
+def relaid(func: LoopFunc, new: Buffer, index: Callable[[Index], Index]) -> LoopFunc:
+    """The function with another layout of a buffer.
+
+    Args:
+        func: any function.
+        new: the buffer, under the same name.
+        index: maps the indices of an element to those that it has in the new layout.
+    """
+
+    def visit_expr(e: Expr) -> Expr:
+        return replace(e, index=index(e.index)) if isinstance(e, Read) and e.buffer == new.name else e
+
+    def visit(s: Stmt) -> Stmt:
+        if isinstance(s, Alloc) and s.buffer.name == new.name:
+            return replace(s, buffer=new)
+        if isinstance(s, Block):
+            write = Access(new.name, index(s.write.index)) if s.write.buffer == new.name else s.write
+            return replace(s, write=write, value=map_expr(s.value, visit_expr))
+        return s
+
+    params = tuple(new if b.name == new.name else b for b in func.params)
+    return replace(with_body(func, rewrite(func.body, visit)), params=params)
 
 
 def map_blocks(stmt: Stmt, f: Callable[[Block], Stmt | None]) -> Stmt | None:

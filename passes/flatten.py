@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir.affine import AffineExpr, constant, linearize, var
-from ..ir.loop import (
-    Access,
-    Alloc,
-    Block,
-    Expr,
-    For,
-    Index,
-    LoopFunc,
-    Read,
-    Stmt,
-    map_block_indices,
-    map_expr,
-    rewrite,
-    walk,
-)
-from .edit import find_alloc, find_block, find_iter, fresh, replace_stmt, with_body
+from ..ir.affine import constant, linearize, var
+from ..ir.loop import For, Index, LoopFunc, map_block_indices, walk
+from .edit import find_alloc, find_block, find_iter, fresh, relaid, replace_stmt
 from .schedule import ScheduleError, primitive
 from .tiling import threads_apart
 
@@ -68,18 +54,7 @@ def flatten(func: LoopFunc, buffer: str, axis: int) -> LoopFunc:
     pair = shape[axis : axis + 2]
     new = replace(alloc.buffer, shape=(*shape[:axis], pair[0] * pair[1], *shape[axis + 2 :]))
 
-    def index(old: Index) -> tuple[AffineExpr, ...]:
+    def index(old: Index) -> Index:
         return (*old[:axis], linearize(old[axis : axis + 2], pair), *old[axis + 2 :])
 
-    def visit_expr(e: Expr) -> Expr:
-        return replace(e, index=index(e.index)) if isinstance(e, Read) and e.buffer == buffer else e
-
-    def visit(s: Stmt) -> Stmt:
-        if isinstance(s, Alloc) and s.buffer.name == buffer:
-            return replace(s, buffer=new)
-        if isinstance(s, Block):
-            write = Access(buffer, index(s.write.index)) if s.write.buffer == buffer else s.write
-            return replace(s, write=write, value=map_expr(s.value, visit_expr))
-        return s
-
-    return with_body(func, rewrite(func.body, visit))
+    return relaid(func, new, index)

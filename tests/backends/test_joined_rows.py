@@ -10,7 +10,7 @@ import pytest
 from guarded_memory import run_native
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from products import built, product, sketch_of
+from products import built, operands, product, sketch_of
 from workloads import Case, conv, sample
 
 from tilewright.backends.llvm.codegen import compile_kernel, kernel_ir
@@ -39,17 +39,12 @@ def joined(func: LoopFunc, target: str) -> list[str]:
     seed=st.integers(0, 99),
 )
 def test_products_of_joined_rows_give_what_the_interpreter_gives(sizes, scope, target, unroll, special, seed):
-    rows, steps, columns = sizes
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-3, 4, (rows, steps)).astype(np.float32)
-    w = rng.integers(-3, 4, (steps, columns)).astype(np.float32)
-    if special:
-        x.flat[rng.integers(x.size)], w.flat[rng.integers(w.size)] = np.nan, np.inf
-    func = product(rows, steps, columns, scope)
+    x, w = operands(sizes, special, seed)
+    func = product(*sizes, scope)
     tiles = joined(func, target)
     if not tiles:
         return
-    trace = built(func, TARGETS[target], tile=tiles[rng.integers(len(tiles))], unroll=unroll if steps % 2 == 0 else 1)
+    trace = built(func, TARGETS[target], tile=tiles[seed % len(tiles)], unroll=unroll if sizes[1] % 2 == 0 else 1)
     with np.errstate(all="ignore"):
         (expected,) = interpret(func, [x, w])
     scheduled = replay(func, trace)
@@ -58,6 +53,19 @@ def test_products_of_joined_rows_give_what_the_interpreter_gives(sizes, scope, t
     arrays = [x, pack_array(w, packed) if scope == "constant" else w]
     (found,) = run_native(compile_kernel(scheduled, TARGETS[target]), arrays, 3)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("steps", [1500, 3000])
+def test_long_sums_are_added_up_in_parts(target, steps):
+    x, w = operands((21, steps, 20), False, steps)
+    func = product(21, steps, 20)
+    for tile in joined(func, target)[:2]:
+        scheduled = replay(func, built(func, TARGETS[target], tile=tile))
+        verify(scheduled)
+        packed = next(b for b in scheduled.params if b.name == "w")
+        (found,) = run_native(compile_kernel(scheduled, TARGETS[target]), [x, pack_array(w, packed)], 2)
+        np.testing.assert_array_equal(found, x @ w)
 
 
 def projection(x, w, b, residual):

@@ -9,7 +9,7 @@ import pytest
 from guarded_memory import run_native
 from hypothesis import given
 from hypothesis import strategies as st
-from products import built, product, sketch_of
+from products import built, operands, product, sketch_of
 
 from tilewright.backends.llvm.codegen import compile_kernel, kernel_ir
 from tilewright.ir.interp import interpret
@@ -76,13 +76,8 @@ def test_each_line_of_a_step_is_asked_for_once():
     seed=st.integers(0, 99),
 )
 def test_products_that_fetch_give_what_the_interpreter_gives(sizes, target, special, seed):
-    rows, steps, columns = sizes
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-3, 4, (rows, steps)).astype(np.float32)
-    w = rng.integers(-3, 4, (steps, columns)).astype(np.float32)
-    if special:
-        x.flat[rng.integers(x.size)], w.flat[rng.integers(w.size)] = np.nan, np.inf
-    func = product(rows, steps, columns)
+    x, w = operands(sizes, special, seed)
+    func = product(*sizes)
     scheduled = replay(func, built(func, TARGETS[target]))
     packed = next(b for b in scheduled.params if b.name == "w")
     with np.errstate(all="ignore"):

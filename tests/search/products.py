@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tilewright.ir.loop import LoopFunc
 from tilewright.ir.target import Target
 from tilewright.ir.text import parse_ir
@@ -24,6 +26,17 @@ func product
     block store [i: 0..{rows}, j: 0..{columns}]
       y[i, j] = t[i, j]
 """)
+
+
+def operands(sizes: tuple[int, int, int], special: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Small integers, so that no sum rounds; with ``special`` one NaN and one infinity among them."""
+    rows, steps, columns = sizes
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (rows, steps)).astype(np.float32)
+    w = rng.integers(-3, 4, (steps, columns)).astype(np.float32)
+    if special:
+        x.flat[rng.integers(x.size)], w.flat[rng.integers(w.size)] = np.nan, np.inf
+    return x, w
 
 
 def sketch_of(func: LoopFunc, target: Target) -> Sketch:
