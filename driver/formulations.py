@@ -36,7 +36,9 @@ from .verification import measure_request
 _LOG = logging.getLogger(__name__)
 
 _GAIN = 1.25
-"""How many times as fast as the region's own kernel a formulation has to be, measured or predicted."""
+"""How many times as fast as the region's own kernel a formulation has to be by prediction."""
+_MEASURED_GAIN = 1.1
+"""The same where both were measured."""
 _EVEN_GAIN = 0.95
 """The same by prediction where it evens shares: that few tasks begin late on some thread is not predicted."""
 _DOUBT = 1.6
@@ -95,9 +97,9 @@ def choose(tasks: Sequence[Task], own_s: Mapping[str, float], checks: Checks) ->
 
 def least_gain(formulation: Formulation, measured: bool = False) -> float:
     """How many times as fast as the region's own kernel a formulation has to be."""
-    if not formulation.evens:
-        return _GAIN
-    return max(_EVEN_GAIN, 1.0) if measured else _EVEN_GAIN
+    if formulation.evens:
+        return max(_EVEN_GAIN, 1.0) if measured else _EVEN_GAIN
+    return _MEASURED_GAIN if measured else _GAIN
 
 
 def _first_better(task: Task, own_s: float, checks: Checks) -> Alternative | None:
@@ -109,7 +111,7 @@ def _first_better(task: Task, own_s: float, checks: Checks) -> Alternative | Non
         if formulation is None or traces is None:
             continue
         seconds = predict(formulation, traces, checks.target)
-        if seconds > own_s / least_gain(formulation) * (_DOUBT if checks.measured else 1.0):
+        if seconds > own_s / least_gain(formulation, checks.measured) * (_DOUBT if checks.measured else 1.0):
             continue
         choices = _built(formulation, traces, checks.target)
         reference = reference or references([task.region], checks.seed)[0]

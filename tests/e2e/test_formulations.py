@@ -24,6 +24,7 @@ from tilewright.passes.schedule import Step
 def eager(monkeypatch):
     """Take whatever formulation is accurate, however slow."""
     monkeypatch.setattr(formulations, "_GAIN", 1e-6)
+    monkeypatch.setattr(formulations, "_MEASURED_GAIN", 1e-6)
 
 
 def weights(*shape: int, seed: int = 0) -> np.ndarray:
