@@ -11,9 +11,12 @@ from .planning import Choice
 LOSING = 1.1
 """A kernel that takes this many times as long as XLA's code for its region is tried without."""
 
+_LEAST_SHARE = 0.05
+"""Kernels that take a smaller part of the time are not worth a comparison of whole programs."""
+
 
 def untuned(outcome: Outcome, source: KernelSource) -> dict[str, Choice]:
-    """The kernels with the default schedules; none where tuning can be trusted, or changed nothing.
+    """The kernels with the default schedules; none where tuning can be trusted, or changed hardly anything.
 
     Kernels are timed on constants that are in the last-level cache. Those of a program whose constants do not fit come
     from memory, and another schedule may be better then.
@@ -29,6 +32,9 @@ def untuned(outcome: Outcome, source: KernelSource) -> dict[str, Choice]:
     timed = [t for t in outcome.parts.tasks.values() if t.key in outcome.choices and t.key in outcome.latencies]
     defaults = {t.key: source.predictions.traces(t) for t in timed}
     tasks = [t for t in timed if defaults[t.key] and defaults[t.key][0] != outcome.choices[t.key].trace]
+    seconds = {t.key: t.count * outcome.latencies[t.key] for t in timed}
+    if sum(seconds[t.key] for t in tasks) < _LEAST_SHARE * sum(seconds.values()):
+        return {}
     built = source.first_built(tasks, defaults)
     failed = source.failing([t for t in tasks if t.key in built], built)
     others = {key: choice for key, choice in built.items() if key not in failed}
