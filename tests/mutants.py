@@ -26,6 +26,12 @@ GRAPHS = ("tests/passes/test_graph_trace.py",)
 IN_PLACE = ("tests/ir/test_in_place.py",)
 PLANS_IN_PLACE = ("tests/e2e/test_in_place.py",)
 MEMORY = ("tests/passes/test_memory.py",)
+JOINED = ("tests/backends/test_joined_rows.py",)
+AFFINE = ("tests/ir/test_affine.py",)
+FEATURES = ("tests/costmodel/test_features.py",)
+BANDED = ("tests/backends/test_banded.py",)
+FINALISTS = ("tests/e2e/test_finalists.py",)
+PLANS = ("tests/e2e/test_plans.py", "-k", "compared")
 
 
 @dataclass(frozen=True)
@@ -339,4 +345,22 @@ MUTANTS = (
     Mutant("backends/llvm/plan_table.py", "or slot != stage.args[position]:", ":", RUNTIME),
     Mutant("backends/llvm/plan_table.py", "if other not in kernel.in_place or", "if", RUNTIME),
     Mutant("backends/llvm/plan_table.py", "min(count - 1, high // distance)", "high // distance", RUNTIME),
+    # rows joined to one range of vectors
+    Mutant("passes/flatten.py", "(first.limit - first.lower) * size", "first.limit * size", PRIMITIVES),
+    Mutant("passes/flatten.py", "if second.limit is not None or not", "if not", PRIMITIVES),
+    Mutant(
+        "passes/tiling.py", 'and s.kind == "parallel" for s in walk', 'and s.kind == "grid" for s in walk', PRIMITIVES
+    ),
+    Mutant("ir/affine.py", "== k * atom.divisor:", "== k:", AFFINE),
+    Mutant("ir/affine.py", "(atom.operand * k).terms)", "atom.operand.terms)", AFFINE),
+    Mutant("backends/llvm/block_memory.py", "a == (dynamic, offset) for", "a != (dynamic, offset) for", JOINED),
+    Mutant("backends/llvm/strided.py", "if place < start + lanes)", "if place <= start + lanes)", JOINED),
+    Mutant("search/banded.py", "if chunk and tile.endswith(JOINED):", "if False:", BANDED),
+    # what is predicted, and what is compared
+    Mutant("costmodel/features.py", "np.minimum(live[everyone, outer]", "np.maximum(live[everyone, outer]", FEATURES),
+    Mutant("costmodel/features.py", "sums + tile.unroll * tile.vectors + 1", "sums", FEATURES),
+    Mutant("costmodel/features.py", "2 * _LINE_BYTES / runs, 1.0)", "1.0, 1.0)", FEATURES),
+    Mutant("driver/finalists.py", "if 2 * size <= source", "if 2 * size > source", FINALISTS),
+    Mutant("driver/finalists.py", "if k in usual and s > LOSING", "if k in usual and s < LOSING", FINALISTS),
+    Mutant("driver/plan_contest.py", "if not differing or not", "if not", PLANS),
 )

@@ -133,6 +133,23 @@ def check(lowered: Sample, target: Target, seed: int, most: int = 2) -> Counter[
     return counts
 
 
+def test_chunks_of_channels_join_no_rows():
+    """A chunk is a part of a row, and what is added up in the cache needs registers that a joined tile fills."""
+    steps = (
+        Step((1, 1), (1, 1), "VALID", 96, False),
+        Step((3, 3), (1, 1), "SAME", 96, True),
+        Step((1, 1), (1, 1), "VALID", 20, False),
+    )
+    case = chain(steps, (12, 12), 20, 1)
+    assert case is not None
+    sketch = banded(sample(case).func, replace(HOST.restricted("avx2"), threads=2))
+    assert sketch is not None and sketch.choices["chunk"][-1] > 0
+    joined, plain = (next(t for t in sketch.choices["tile2"] if str(t).endswith("j") == own) for own in (True, False))
+    whole, chunks = ({**sketch.default, "chunk": chunk, "tile2": joined} for chunk in sketch.choices["chunk"][:2])
+    assert [s.primitive for s in sketch.build(whole)].count("fuse_box") == 3
+    assert sketch.build(chunks) == sketch.build({**chunks, "tile2": plain})
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_random_chains(name, request):
     counts: Counter[str] = Counter()

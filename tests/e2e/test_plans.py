@@ -6,6 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import tilewright
 from tilewright.artifact.errors import ArtifactError
 from tilewright.backends.llvm.kernel import Kernel
 from tilewright.database.store import Database
-from tilewright.driver import pipeline
+from tilewright.driver import pipeline, plan_contest
 from tilewright.driver.assembly import assemble
 from tilewright.driver.gate import runnable
 from tilewright.driver.kernels import build_all
@@ -205,6 +206,19 @@ def test_steps_are_compared_where_there_is_time():
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     refused = PlanContest(predictions, lambda _: {}, host(), seconds=2.0, seed=0)
     assert improved(parts, predictions, refused) is parts, "what fails its check is not compared"
+
+
+def test_plans_of_the_same_kernels_are_not_compared(monkeypatch):
+    def compared(*_: Any) -> None:
+        raise AssertionError("one of two equal programs would win by chance")
+
+    monkeypatch.setattr(plan_contest, "compare_speed", compared)
+    x = drawn(32, 24)
+    parts = cut_up(block, x)
+    contest = PlanContest(Predictions(host()), lambda _: {}, host(), seconds=2.0, seed=0)
+    start = replace(parts, trace=())
+    found = replace(parts, trace=(Step("group", "%1"),))
+    assert contest.confirmed(start, found, [x]) is start
 
 
 def small(x):
