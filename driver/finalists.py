@@ -26,10 +26,12 @@ def untuned(outcome: Outcome, source: KernelSource) -> dict[str, Choice]:
         source: gives kernels, and checks them.
     """
     assert outcome.parts is not None
-    size = sum(np.asarray(c.value).nbytes for c in outcome.parts.graph.constants.values())
+    arrays = [c.value for c in outcome.parts.graph.constants.values()]
+    size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))  # others are keys of random numbers
     if 2 * size <= source.target.l3_bytes:
         return {}
-    timed = [t for t in outcome.parts.tasks.values() if t.key in outcome.choices and t.key in outcome.latencies]
+    own = outcome.choices.keys() & outcome.latencies.keys() - outcome.formulations.keys()
+    timed = [t for t in outcome.parts.tasks.values() if t.key in own]
     defaults = {t.key: source.predictions.traces(t) for t in timed}
     tasks = [t for t in timed if defaults[t.key] and defaults[t.key][0] != outcome.choices[t.key].trace]
     seconds = {t.key: t.count * outcome.latencies[t.key] for t in timed}

@@ -11,7 +11,7 @@ import atexit
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from .assembly import assemble
 from .baselines import region_seconds, rest_seconds
 from .finalists import untuned, winners
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
-from .gate import Run, check_accuracy, compare_speed, runnable
+from .gate import OutputError, Run, check_accuracy, compare_speed, runnable
 from .kernel_source import CHECK, KernelSource
 from .kernels import build_all
 from .layouts import laid_out
@@ -323,21 +323,19 @@ class Driver:
     def _gate(self, native: Graph, original: Graph, examples: Sequence[Any]) -> None:
         outcome = self.outcome
         ours, baseline = runnable(native), runnable(original)
-        outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+
+        def accuracy(run: Run) -> list[OutputError]:
+            return check_accuracy(run, baseline, original, examples)
+
+        outcome.accuracy = accuracy(ours)
         if outcome.formulations and not all(e.holds for e in outcome.accuracy):
-            native = self._without_formulations()
-            ours = runnable(native)
-            outcome.accuracy = check_accuracy(ours, baseline, original, examples)
+            ours = runnable(self._without_formulations())
+            outcome.accuracy = accuracy(ours)
         if self._inaccurate() or self.options.effort == 0:
             return
         outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
         for others in (lambda: untuned(outcome, self.source), lambda: winners(outcome)):
-            better = self._if_faster(others(), ours, examples)
-            if better is not None:
-                ours = better
-                outcome.accuracy = check_accuracy(ours, baseline, original, examples)
-                if self._inaccurate():
-                    return
+            ours = self._if_faster(others(), ours, examples, accuracy) or ours
         assert outcome.graph is not None
         outcome.rest_s = rest_seconds(outcome.graph, self.options.seed)
         outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS, GATE_ROUNDS)
@@ -362,8 +360,14 @@ class Driver:
         self._original("the result was less accurate than the contract allows")
         return True
 
-    def _if_faster(self, choices: Mapping[str, Choice], ours: Run, examples: Sequence[Any]) -> Run | None:
-        """The program with other kernels if the whole surely gains by them, which are taken then."""
+    def _if_faster(
+        self,
+        choices: Mapping[str, Choice],
+        ours: Run,
+        examples: Sequence[Any],
+        accuracy: Callable[[Run], list[OutputError]],
+    ) -> Run | None:
+        """The program with other kernels if the whole surely gains by them and is accurate; they are taken then."""
         outcome = self.outcome
         if not choices:
             return None
@@ -372,9 +376,12 @@ class Driver:
         other = runnable(graph)
         if compare_speed(other, ours, examples, GATE_SECONDS / 3).lower_bound <= 1.0:
             return None
+        errors = accuracy(other)
+        if not all(e.holds for e in errors):
+            return None
         changed = {k for k, c in choices.items() if c is not outcome.choices.get(k)}
         outcome.latencies = {k: s for k, s in outcome.latencies.items() if k not in changed}
-        outcome.graph, outcome.natives, outcome.choices = graph, natives, dict(choices)
+        outcome.graph, outcome.natives, outcome.choices, outcome.accuracy = graph, natives, dict(choices), errors
         return other
 
     def _region_seconds(self) -> dict[str, float]:

@@ -155,6 +155,11 @@ def axis_of(read: Read, name: str, shifted: bool = False) -> int | None:
     return where[0] if found == name else None
 
 
+def padded_along(read: Read, name: str) -> bool:
+    """Whether it depends on a variable if a read touches memory."""
+    return any(name in g.variables() for g in read.guard)
+
+
 def stride_of(read: Read, shape: tuple[int, ...], name: str) -> int | None:
     """Elements that a read moves in memory per step of a variable; None if that is not the same everywhere."""
     offset = linearize(read.index, shape)

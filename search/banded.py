@@ -18,6 +18,7 @@ from ..ir.affine import Range
 from ..ir.loop import Iter, LoopFunc, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
+from .anatomy import padded_along
 from .banded_form import Chain, Stage, find_chain, read_of
 from .chains import reduction_loops
 from .channelwise import position_tiles
@@ -160,15 +161,20 @@ class _Form:
         channel, tile = stage.axes[-1], self.tile_axis(stage)
         if stage.match is not None:
             usual = register_tiles(self._box(stage), self.target)[:_TILES]
-            row = stage.match.tile
-            joins = row is not None and row.name == tile.name
-            joined = joined_tiles(self._box(stage), self.target)[:1] if joins else []
+            joined = joined_tiles(self._box(stage), self.target)[:1] if self._joins(stage) else []
             named = [*((c, f"{r}x{v}") for c, (r, v) in usual), *((c, f"{r}x{v}{JOINED}") for c, (r, v) in joined)]
             return tuple(name for _, name in sorted(named, key=lambda item: item[0])[:_TILES])
         wide = min(2, -(-channel.extent // self.lanes))
         rows = position_tiles(tile, self._in_box(stage), self.target, registers(self.target) // 2)
         found = [(r, v) for r in rows[:_TILES] for v in (wide, 1)[:wide]][:_TILES]
         return tuple(f"{rows}x{vectors}" for rows, vectors in found)
+
+    def _joins(self, stage: Stage) -> bool:
+        """Whether rows of a product's tiles may be joined: rows that nothing else cuts, and none of them padding."""
+        tile, match = self.tile_axis(stage), stage.match
+        if match is None or match.tile is None or match.tile.name != tile.name:
+            return False
+        return stage.axes[self.axis] is not tile and not padded_along(match.other, tile.name)
 
     def _box(self, stage: Stage) -> Box:
         return Box(self.tile_axis(stage).extent, stage.axes[-1].extent, stage.steps)

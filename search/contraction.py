@@ -9,7 +9,17 @@ from ..ir.affine import linearize
 from ..ir.loop import Iter, LoopFunc, Read, reads
 from ..ir.target import Target
 from ..passes.schedule import Step, Trace
-from .anatomy import Anatomy, Product, anatomy, axis_of, product, product_along, stride_of, written_variable
+from .anatomy import (
+    Anatomy,
+    Product,
+    anatomy,
+    axis_of,
+    padded_along,
+    product,
+    product_along,
+    stride_of,
+    written_variable,
+)
 from .chains import reduction_loops
 from .panels_ahead import AHEAD_BYTES, FEW_ROWS, fetch_panel, worth_fetching
 from .sketch import Decisions, Sketch
@@ -113,11 +123,13 @@ def _along(parts: Anatomy, match: Product) -> _Layout | None:
 
 
 def _joined(usual: _Layout | None) -> _Layout | None:
-    """The same with rows joined, if those of a tile are written one after the other."""
+    """The same with rows joined, if those of a tile are written one after the other and none of them is padding."""
     if usual is None or usual.axis is None or len(usual.match.update.write.index) < 2:
         return None
     row = written_variable(usual.match.update, len(usual.match.update.write.index) - 2)
-    return replace(usual, joined=True) if row is not None and row is usual.match.tile else None
+    if row is None or row is not usual.match.tile or padded_along(usual.match.other, row.name):
+        return None
+    return replace(usual, joined=True)
 
 
 def _uses(match: Product) -> int:

@@ -151,6 +151,17 @@ def test_chunks_of_channels_join_no_rows():
 
 
 @pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("batch", "size", "features"), [(2, (9, 1), (17, 9)), (3, (28, 3), (48, 9)), (2, (33, 14), (17, 40))]
+)
+def test_rows_that_bands_cut_are_not_joined(name, batch, size, features):
+    """The default was refused: that threads write different rows could not be told any more."""
+    steps = tuple(Step((1, 1), (1, 1), "VALID", count, False) for count in features)
+    case = chain(steps, size, 16, batch)
+    assert case is not None and not check(sample(case), TARGETS[name], 0, 0)["refused"]
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_random_chains(name, request):
     counts: Counter[str] = Counter()
 

@@ -77,8 +77,8 @@ CASES = (
     Case("projection", lambda x, r, w, b: projection(x, w, b, r), ((37, 6), (37, 20)), ((6, 20), (20,))),
     Case("batch", lambda x, w: jnp.einsum("bik,bkj->bij", x, w), ((3, 11, 5),), ((3, 5, 20),)),
     Case("conv-1x1", conv(), ((2, 5, 7, 6),), ((1, 1, 6, 20), (20,))),
-    Case("conv-3x3-same", conv(), ((1, 6, 9, 3),), ((3, 3, 3, 20), (20,))),
-    Case("conv-strided", conv(2), ((2, 7, 9, 3),), ((3, 3, 3, 20), (20,))),
+    Case("conv-3x3", conv(1, ((1, 1), (0, 0))), ((1, 6, 9, 3),), ((3, 3, 3, 20), (20,))),
+    Case("conv-strided", conv(2, "VALID"), ((2, 7, 9, 3),), ((3, 3, 3, 20), (20,))),
     Case("halves", lambda x, w: (x @ w).astype(jnp.float16), ((19, 4),), ((4, 20),)),
     Case("ranges", lambda x, w: x @ w + jnp.arange(20.0), ((19, 4),), ((4, 20),)),
 )
@@ -96,6 +96,12 @@ def test_workloads_of_joined_rows_give_what_jax_gives(case, target):
         verify(scheduled)
         kernel = compile_kernel(scheduled, TARGETS[target])
         sampled.check(run_native(kernel, sampled.arguments(scheduled), 3), tile)
+
+
+def test_rows_with_padding_are_not_joined():
+    """Their lanes would be loaded one by one at the edges."""
+    padded = sample(Case("conv-3x3-same", conv(), ((1, 6, 9, 3),), ((3, 3, 3, 20), (20,))))
+    assert not joined(padded.func, "avx2")
 
 
 def test_vectors_of_two_rows_are_put_together_from_whole_ones():

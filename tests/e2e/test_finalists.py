@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tilewright
 from tilewright.database.store import Database
 from tilewright.driver import pipeline
 from tilewright.driver.finalists import untuned, winners
@@ -58,6 +59,8 @@ def test_defaults_are_tried_where_constants_do_not_fit_into_the_cache():
     assert {k: c.trace for k, c in others.items()} == {k: own.predictions.traces(t)[0] for k, t in parts.tasks.items()}
     assert untuned(replace(tuned, choices=others), own) == {}, "they are the defaults already"
     assert untuned(replace(tuned, latencies={}), own) == {}, "nothing was tuned"
+    other = dict.fromkeys(parts.tasks, object())
+    assert untuned(replace(tuned, formulations=other), own) == {}, "their own kernels are not in the program"
     assert untuned(tuned, source(replace(SMALL_CACHE, l3_bytes=1 << 30))) == {}
 
 
@@ -87,3 +90,16 @@ def test_a_tuned_program_is_not_slower_than_with_defaults(monkeypatch: pytest.Mo
     (key,) = outcome.parts.tasks
     defaults = driver.predictions.traces(outcome.parts.tasks[key])[0]
     assert (outcome.choices[key].trace == defaults) == (l3_bytes == 1 << 14)
+
+
+def test_keys_of_random_numbers_are_constants_too(tmp_path):
+    key = jax.random.key(3)
+
+    def drawn(x):
+        return layer(x) @ WEIGHT.T, jax.random.bits(key, (4,))
+
+    x = np.random.default_rng(1).standard_normal((512, 96)).astype(np.float32)
+    fast = tilewright.compile(drawn, effort=1, budget=2, database=tmp_path / "keys.db")
+    for got, want in zip(fast(x), jax.jit(drawn)(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert "Error" not in (fast.report().reason or "")
