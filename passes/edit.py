@@ -26,6 +26,8 @@ from ..ir.loop import (
     seq,
     walk,
 )
+from ..ir.sites import program
+from ..ir.verify_memory import no_races
 from .schedule import ScheduleError
 
 
@@ -229,3 +231,15 @@ def relaid(func: LoopFunc, new: Buffer, index: Callable[[Index], Index]) -> Loop
 def map_blocks(stmt: Stmt, f: Callable[[Block], Stmt | None]) -> Stmt | None:
     """Rebuild with every Block mapped."""
     return rewrite(stmt, lambda s: f(s) if isinstance(s, Block) else s)
+
+
+def threads_apart(func: LoopFunc) -> LoopFunc:
+    """The function itself, if the iterations of its parallel loop provably don't disturb each other.
+
+    Raises:
+        ScheduleError: they may.
+    """
+    if any(isinstance(s, For) and s.kind == "parallel" for s in walk(func.body)):
+        for _, message in no_races(program(func)):
+            raise ScheduleError(message)
+    return func

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from ..ir.affine import constant, linearize, var
 from ..ir.loop import For, Index, LoopFunc, map_block_indices, walk
-from .edit import find_alloc, find_block, find_iter, fresh, relaid, replace_stmt
+from .edit import find_alloc, find_block, find_iter, fresh, relaid, replace_stmt, threads_apart
 from .schedule import ScheduleError, primitive
-from .tiling import threads_apart
 
 
 @primitive

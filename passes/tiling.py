@@ -23,26 +23,12 @@ from ..ir.loop import (
     substitute,
     walk,
 )
-from ..ir.sites import program
-from ..ir.verify_memory import no_races
 from .copying import copy_stmt
 from .decide import conditions
-from .edit import find_block, find_iter, find_loop, fresh, path_to, ranges_at, replace_stmt, used_names
+from .edit import find_block, find_iter, find_loop, fresh, path_to, ranges_at, replace_stmt, threads_apart, used_names
 from .schedule import ScheduleError, primitive
 
 MAX_UNROLL = 64
-
-
-def threads_apart(func: LoopFunc) -> LoopFunc:
-    """The function itself, if the iterations of its parallel loop provably don't disturb each other.
-
-    Raises:
-        ScheduleError: they may.
-    """
-    if any(isinstance(s, For) and s.kind == "parallel" for s in walk(func.body)):
-        for _, message in no_races(program(func)):
-            raise ScheduleError(message)
-    return func
 
 
 @primitive

@@ -157,7 +157,7 @@ class _Form:
         return all(r.index[-1].single_variable() == stage.axes[-1].name for r in found)
 
     def tiles(self, stage: Stage) -> tuple[str, ...]:
-        """Register tiles of a stage, positions by vectors, the fastest first, one of those without joined rows."""
+        """Register tiles of a stage, positions by vectors, the fastest first, at least one without joined rows."""
         channel, tile = stage.axes[-1], self.tile_axis(stage)
         if stage.match is not None:
             usual = register_tiles(self._box(stage), self.target)[:_TILES]

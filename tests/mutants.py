@@ -349,7 +349,7 @@ MUTANTS = (
     Mutant("passes/flatten.py", "(first.limit - first.lower) * size", "first.limit * size", PRIMITIVES),
     Mutant("passes/flatten.py", "if second.limit is not None or not", "if not", PRIMITIVES),
     Mutant(
-        "passes/tiling.py", 'and s.kind == "parallel" for s in walk', 'and s.kind == "grid" for s in walk', PRIMITIVES
+        "passes/edit.py", 'and s.kind == "parallel" for s in walk', 'and s.kind == "grid" for s in walk', PRIMITIVES
     ),
     Mutant("ir/affine.py", "== k * atom.divisor:", "== k:", AFFINE),
     Mutant("ir/affine.py", "(atom.operand * k).terms)", "atom.operand.terms)", AFFINE),

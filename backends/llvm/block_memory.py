@@ -223,7 +223,7 @@ class BlockMemory:
         return self._load_memory(place, dynamic, offset + window.start, t, window.mask)[0]
 
     def _load_scattered(self, place: Place, flat: FlatAccess, point: Point, mask: Mask | None) -> str:
-        """Lanes at irregular distances that are known in advance and small, as within groups: picked, not gathered."""
+        """Lanes at irregular distances that are known in advance: picked or blended where that takes few loads."""
         wide, t = self._wide, vtype(place.buffer.dtype, self.lanes)
         assert wide is not None
         used = mask.lanes if mask is not None else (True,) * self.lanes
