@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
 import threading
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 from jax.core import ShapedArray, Tracer
@@ -23,6 +24,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
 from .artifact.writer import Signature, portable_graph, write_function
+from .backends.call_frames import Arguments, arguments_of, arguments_shown_by_jax
 from .backends.jax_call import call, prune
 from .backends.recycling import Recycler, Recycling, worth_recycling
 from .database.store import Database
@@ -168,23 +170,36 @@ class Compiled(Generic[P, R]):
             return self._trace(args, kwargs)
 
         donated = _positions(donate_argnums)
+        self._traced = traced
         self._jitted: Any = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
+        self._entry: Callable[..., Any] = self._watched
         self._recycling: Recycling | None = None
         self._recyclers: dict[int, Recycler] = {}  # made for the call in progress, by thread
+        self._recycles = False  # whether any program does
+        self._clear = False  # whether programs have to be compiled anew, because one could not be watched
         self._may_recycle = allocator_mode() == "stock" and not donated and not self._static
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function, compiling it first for shapes not met before."""
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Calls the function, compiling it first for shapes not met before."""
+            ...
+    else:
+        # Python calls what the property gives: no frame of ours where JAX's function can be called right away.
+        __call__ = property(operator.attrgetter("_entry"))
+
+    def _watched(self, *args: Any, **kwargs: Any) -> Any:
+        """A call that may be the first one, or recycle its results."""
+        if self._clear:
+            self._clear = False
+            self._jitted.clear_cache()
         if self._recycling is not None:
             recycler = self._recycling.find(args, kwargs)
             if recycler is not None:
                 return recycler(args, kwargs, self._jitted)
-        stack = _frames.stack
-        stack.append((self, args, kwargs))
         try:
             return self._jitted(*args, **kwargs)
         finally:
-            stack.pop()
             if self._recyclers:
                 self._start_recycling(args, kwargs)
 
@@ -240,6 +255,7 @@ class Compiled(Generic[P, R]):
         outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
         self._last = outcome
         self._recycling = None
+        self._entry = self._watched
         self._jitted.clear_cache()
         return TuneResult(self.report(), outcome.search)
 
@@ -290,15 +306,32 @@ class Compiled(Generic[P, R]):
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
-        driver = Driver(self.options, self._database, host())
-        outcome = driver.run_safely(graph, self._examples(graph, arguments))
+        watched = arguments_of(self, Compiled._watched.__code__)
+        shown = arguments_shown_by_jax(self._traced)
+        examples = self._examples(graph, arguments, watched or shown)
+        outcome = Driver(self.options, self._database, host()).run_safely(graph, examples)
         self._last = outcome
-        if outcome.graph is None:
-            return graph
-        if self._may_recycle and arguments is not None and self._examples(graph, arguments) is not None:
-            if worth_recycling(outcome.graph):
-                self._recyclers[threading.get_ident()] = Recycler(outcome.graph, arguments)
-        return outcome.graph
+        if arguments is not None and examples is not None:
+            if outcome.graph is not None and self._may_recycle and worth_recycling(outcome.graph):
+                self._recycle(outcome.graph, arguments, watched is not None)
+            elif watched is not None and watched.same(shown) and not self._recycles:
+                self._entry = self._jitted  # when it is compiled for other arguments, JAX's frames show them
+        return outcome.graph or graph
+
+    def _recycle(self, program: Graph, arguments: Sequence[int], watched: bool) -> None:
+        """Let calls recycle the large results of a program from now on.
+
+        Args:
+            program: what the call in progress compiled.
+            arguments: see `Builder.build`.
+            watched: whether that call came through `_watched`; else the program is compiled anew when it is called
+                again, which takes its verdict from the database.
+        """
+        self._recycles, self._entry = True, self._watched
+        if watched:
+            self._recyclers[threading.get_ident()] = Recycler(program, arguments)
+        else:
+            self._clear = True
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
         return jax.make_jaxpr(self._fn, static_argnums=self._static, return_shape=True)(*args, **kwargs)
@@ -323,11 +356,11 @@ class Compiled(Generic[P, R]):
         dynamic = [arg for number, arg in enumerate(args) if number not in static]
         return dynamic, {name: value for name, value in kwargs.items() if name not in self._static_names}
 
-    def _examples(self, graph: Graph, arguments: Sequence[int] | None) -> list[Any] | None:
+    def _examples(self, graph: Graph, arguments: Sequence[int] | None, call: Arguments | None) -> list[Any] | None:
         """The concrete arguments of the call in progress that made JAX compile this graph, if it is such a call."""
-        if arguments is None or not _frames.stack or _frames.stack[-1][0] is not self:
+        if arguments is None or call is None:
             return None
-        leaves = jax.tree.leaves(self._dynamic(*_frames.stack[-1][1:]))
+        leaves = jax.tree.leaves(self._dynamic(*call))
         if any(number >= len(leaves) for number in arguments):
             return None
         values = [leaves[number] for number in arguments]
@@ -335,16 +368,6 @@ class Compiled(Generic[P, R]):
             return None
         fits = all(_fits(value, type_) for value, type_ in zip(values, graph.inputs.values(), strict=True))
         return values if fits else None
-
-
-class _Frames(threading.local):
-    """Calls of compiled functions in progress in this thread, innermost last."""
-
-    def __init__(self) -> None:
-        self.stack: list[tuple[Compiled[Any, Any], Any, Any]] = []
-
-
-_frames = _Frames()
 
 
 def _fits(value: Any, type_: Any) -> bool:

@@ -204,13 +204,16 @@ entry:
   store atomic i64 %team, ptr Block.references(%block) monotonic, align 8
   store atomic i64 1, ptr Block.tickets(%block) monotonic, align 8
   store atomic i64 0, ptr Block.done(%block) monotonic, align 8
+  %single = icmp eq i64 %team, 1
+  br i1 %single, label %done, label %several
+several:
   %here = call i32 @sched_getcpu()
   store atomic i32 %here, ptr Block.processor(%block) monotonic, align 4
   %started = call i64 @now()
   store i64 %started, ptr Block.started(%block)
   br label %loop
 loop:
-  %i = phi i64 [ 0, %entry ], [ %next, %one ]
+  %i = phi i64 [ 0, %several ], [ %next, %one ]
   %more = icmp ult i64 %i, %team
   br i1 %more, label %one, label %done
 one:
