@@ -34,8 +34,9 @@ from jax.extend.core import jaxpr_as_fun
 from ..ir.graph import Graph
 from .xla import PLAN, emit
 
-#: Smaller results mostly come from memory that glibc keeps: blocks of their own are at last those of this size.
-LEAST_BYTES = 32 << 20
+#: Smaller results mostly come from memory that glibc keeps, and what recycling costs would count. Above, glibc gives
+#: memory back as soon as a few results go together, and from twice this size on always.
+LEAST_BYTES = 16 << 20
 #: How much the results that are kept may take together; beyond it the oldest go.
 MOST_BYTES = 256 << 20
 #: How many results of a function are kept: one that the caller still has, one that JAX is about to release, one to use.
