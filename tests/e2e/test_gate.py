@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from tilewright.driver import gate
@@ -70,3 +71,24 @@ def test_short_programs_are_called_several_times_for_a_sample(monkeypatch: pytes
     comparison = programs.compare(monkeypatch)
     assert comparison.speedup == pytest.approx(2.0)
     assert programs.calls["native"] == programs.calls["baseline"] == gate.WARM_UP + 5 * PAIRS
+
+
+def test_of_a_baseline_that_is_slow_every_other_time_the_average_counts() -> None:
+    two_ways = Comparison((6.8e-6, 30e-6) * 40, (7.2e-6,) * 80)
+    assert two_ways.lower_bound < 1.0 < two_ways.mean_bound
+    assert two_ways.gains and not two_ways.open
+    few = Comparison((6.8e-6, 30e-6, 6.8e-6), (7.2e-6,) * 3)
+    assert not few.gains and few.open
+
+
+def test_slower_in_the_middle_is_no_gain_whatever_the_average() -> None:
+    comparison = Comparison((1.0,) * 60 + (9.0,) * 20, (1.1,) * 80)
+    assert comparison.mean_bound > 1.0 > comparison.upper_bound
+    assert not comparison.gains and not comparison.open
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_programs_hardly_ever_gain(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = [Comparison(*np.exp(0.2 * rng.standard_normal((2, PAIRS)))) for _ in range(1000)]
+    assert 10 < sum(comparison.gains for comparison in found) < 110
