@@ -48,3 +48,8 @@ class Outcome:
     rest_s: float | None = None
     search: TuneResult | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def keep_original(self, reason: str) -> Outcome:
+        """Let the original run, and say why."""
+        self.graph, self.reason = None, reason
+        return self

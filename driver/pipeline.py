@@ -11,7 +11,7 @@ import atexit
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,12 +29,10 @@ from ..passes.schedule import ScheduleError, Trace
 from ..search.effort import EFFORTS
 from ..search.outcome import SearchBudget
 from .assembly import assemble
-from .baselines import region_seconds, rest_seconds
-from .finalists import untuned, winners
 from .formulations import Alternative, Checks, apply, choose, part_kernels, steps
-from .gate import OutputError, Run, check_accuracy, compare_speed, runnable
 from .kernel_source import CHECK, KernelSource
 from .kernels import build_all
+from .last_check import LastCheck
 from .layouts import laid_out
 from .options import Options
 from .outcome import Outcome
@@ -50,8 +48,6 @@ from .worthwhile import worthwhile
 
 _LOG = logging.getLogger(__name__)
 
-GATE_SECONDS = 3.0
-GATE_ROUNDS = 4
 MIN_PREDICTED_SPEEDUP = SHIP_RATIO
 """Without measuring, kernels are used only where they are predicted to be this much faster than XLA's code."""
 WORTHWHILE_SECONDS = 10e-6
@@ -103,7 +99,7 @@ class Driver:
             return self.run(graph, examples)
         except Exception as error:
             _LOG.exception("tilewright could not compile a function; it runs as plain JAX")
-            return self._original(f"{type(error).__name__}: {error}")
+            return self.outcome.keep_original(f"{type(error).__name__}: {error}")
 
     def run(self, graph: Graph, examples: Sequence[Any] | None, recall: bool = True) -> Outcome:
         """Go through all steps.
@@ -118,7 +114,7 @@ class Driver:
         parts = self._timed("partition", lambda: partition(tile_time(optimized, self.target)))
         outcome.parts = parts
         if sum(t.count * predict_xla(t.region, self.target) for t in parts.tasks.values()) < WORTHWHILE_SECONDS:
-            return self._original("too little work for a native call to gain anything")
+            return outcome.keep_original("too little work for a native call to gain anything")
         measuring = examples is not None and self.options.effort > 0
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
@@ -128,14 +124,13 @@ class Driver:
         parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, contest, examples))
         outcome.choices = self._timed("kernels", lambda: self._choices(parts, measuring))
         if not outcome.choices:
-            return self._original("no part of the function has kernels")
+            return outcome.keep_original("no part of the function has kernels")
         outcome.formulations = self._timed("formulations", lambda: self._alternatives(parts, measuring))
         parts = outcome.parts = _formulated(parts, outcome.formulations)
         self._assemble(parts)
         if examples is not None and not any(op.effects for op in graph.ops):
-            native = outcome.graph
-            assert native is not None
-            self._timed("check", lambda: self._gate(native, graph, examples))
+            last = LastCheck(outcome, self.source, self.options, graph, examples)
+            self._timed("check", last.run)
             if key is not None:
                 self._remember(key)
         return outcome
@@ -159,11 +154,11 @@ class Driver:
             failed = self.source.failing([t for t in tasks if t.key in choices], choices)
             outcome.choices = {key: choice for key, choice in choices.items() if key not in failed}
             if not outcome.choices:
-                return self._original("none of its kernels can be used here")
+                return outcome.keep_original("none of its kernels can be used here")
             self._assemble(parts)
         except Exception as error:
             _LOG.exception("tilewright could not rebuild a function; it runs as plain JAX")
-            return self._original(f"{type(error).__name__}: {error}")
+            return self.outcome.keep_original(f"{type(error).__name__}: {error}")
         return outcome
 
     def _assemble(self, parts: Partition) -> None:
@@ -176,10 +171,6 @@ class Driver:
         self.outcome.seconds[step] = time.perf_counter() - start
         return result
 
-    def _original(self, reason: str) -> Outcome:
-        self.outcome.graph, self.outcome.reason = None, reason
-        return self.outcome
-
     # ---- verdicts
 
     def _recall(self, key: str, parts: Partition, measuring: bool) -> bool:
@@ -189,7 +180,7 @@ class Driver:
         if verdict is None or not verdict.covers(effort, search_budget(self.options)):
             return False
         if verdict.chosen == "xla":
-            self._original("an earlier comparison was not won against jax.jit")
+            self.outcome.keep_original("an earlier comparison was not won against jax.jit")
             return True
         try:
             planned = extended(parts, verdict.steps)
@@ -204,7 +195,7 @@ class Driver:
         if plans_digest(self.outcome.natives) == verdict.verified:
             self.outcome.recalled = verdict
             return True
-        self._original("")
+        self.outcome.keep_original("")
         self.outcome.parts = parts
         return False
 
@@ -317,76 +308,6 @@ class Driver:
                 choices[task.key] = Choice(found.candidate.trace, found.kernel)
                 self.outcome.latencies[task.key] = found.latency_s
         return choices
-
-    # ---- the whole
-
-    def _gate(self, native: Graph, original: Graph, examples: Sequence[Any]) -> None:
-        outcome = self.outcome
-        ours, baseline = runnable(native), runnable(original)
-
-        def accuracy(run: Run) -> list[OutputError]:
-            return check_accuracy(run, baseline, original, examples)
-
-        outcome.accuracy = accuracy(ours)
-        if outcome.formulations and not all(e.holds for e in outcome.accuracy):
-            ours = runnable(self._without_formulations())
-            outcome.accuracy = accuracy(ours)
-        if self._inaccurate() or self.options.effort == 0:
-            return
-        outcome.baseline_s = self._timed("check: baselines", self._region_seconds)
-        for others in (lambda: untuned(outcome, self.source), lambda: winners(outcome)):
-            ours = self._if_faster(others(), ours, examples, accuracy) or ours
-        assert outcome.graph is not None
-        outcome.rest_s = rest_seconds(outcome.graph, self.options.seed)
-        outcome.comparison = compare_speed(ours, baseline, examples, GATE_SECONDS, GATE_ROUNDS)
-        if not outcome.comparison.gains:
-            speedup, least = outcome.comparison.speedup, outcome.comparison.lower_bound
-            self._original(f"not surely faster than jax.jit ({speedup:.2f}x, at least {least:.2f}x)")
-
-    def _without_formulations(self) -> Graph:
-        """The program with every region's own kernel."""
-        outcome = self.outcome
-        assert outcome.parts is not None
-        outcome.formulations = {}
-        kept = tuple(step for step in outcome.parts.trace if step.primitive != "formulate")
-        outcome.parts = partition(outcome.parts.start, kept)
-        self._assemble(outcome.parts)
-        assert outcome.graph is not None
-        return outcome.graph
-
-    def _inaccurate(self) -> bool:
-        if all(e.holds for e in self.outcome.accuracy):
-            return False
-        self._original("the result was less accurate than the contract allows")
-        return True
-
-    def _if_faster(
-        self,
-        choices: Mapping[str, Choice],
-        ours: Run,
-        examples: Sequence[Any],
-        accuracy: Callable[[Run], list[OutputError]],
-    ) -> Run | None:
-        """The program with other kernels if the whole surely gains by them and is accurate; they are taken then."""
-        outcome = self.outcome
-        if not choices:
-            return None
-        assert outcome.parts is not None
-        graph, natives = assemble(outcome.parts, choices, self.target)
-        other = runnable(graph)
-        if not compare_speed(other, ours, examples, GATE_SECONDS / 3).gains:
-            return None
-        errors = accuracy(other)
-        if not all(e.holds for e in errors):
-            return None
-        changed = {k for k, c in choices.items() if c is not outcome.choices.get(k)}
-        outcome.latencies = {k: s for k, s in outcome.latencies.items() if k not in changed}
-        outcome.graph, outcome.natives, outcome.choices, outcome.accuracy = graph, natives, dict(choices), errors
-        return other
-
-    def _region_seconds(self) -> dict[str, float]:
-        assert self.outcome.parts is not None
-        return region_seconds(list(self.outcome.parts.tasks.values()), self.options.seed)
 
 
 def _apart(parts: Partition) -> list[Task]:

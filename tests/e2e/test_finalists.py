@@ -11,7 +11,7 @@ import pytest
 
 import tilewright
 from tilewright.database.store import Database
-from tilewright.driver import pipeline
+from tilewright.driver import last_check
 from tilewright.driver.finalists import untuned, winners
 from tilewright.driver.gate import Comparison
 from tilewright.driver.kernel_source import KernelSource
@@ -90,7 +90,7 @@ def test_a_tuned_program_is_not_slower_than_with_defaults(
         return Comparison((gain,) * 9, (1.0,) * 9)
 
     monkeypatch.setattr(Driver, "_tuned", tuned)
-    monkeypatch.setattr(pipeline, "compare_speed", compared)
+    monkeypatch.setattr(last_check, "compare_speed", compared)
     options = make_options(2, 1, ":memory:", "cpu", 0, False)
     x = np.random.default_rng(1).standard_normal((64, 96)).astype(np.float32)
     driver = Driver(options, Database(":memory:"), target)

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import tilewright
-from tilewright.driver import formulations, pipeline
+from tilewright.driver import formulations, last_check
 from tilewright.driver.gate import OutputError
 from tilewright.driver.pipeline import host
 from tilewright.driver.planning import extended, partition
@@ -108,8 +108,8 @@ def test_a_formulation_that_the_gate_refuses_is_left(eager, monkeypatch):
         calls.append(args)
         return true_check(*args) if len(calls) > 1 else [OutputError(1.0, 0.0, 0.5)]
 
-    true_check = pipeline.check_accuracy
-    monkeypatch.setattr(pipeline, "check_accuracy", check)
+    true_check = last_check.check_accuracy
+    monkeypatch.setattr(last_check, "check_accuracy", check)
     compiled = tilewright.compile(block, effort=0, database=":memory:")
     assert_close(compiled(image()), jax.jit(block)(image()))
     assert compiled.report().mode == "native" and len(calls) == 2
