@@ -23,6 +23,7 @@ from .transposes import (
     unit_axes_before_transpose,
     window_before_transpose,
 )
+from .unit_axes import axes_through_product
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
 _UNIFORM_LIMIT = 4096  # larger constants are not searched for being the same number throughout
@@ -407,6 +408,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(_transpose_of_transpose, "transpose"),
     _rule(_broadcast_of_broadcast, "broadcast_in_dim"),
     _rule(_broadcast_of_unit_axes, "broadcast_in_dim"),
+    _rule(axes_through_product, "broadcast_in_dim"),
     _rule(unit_axes_before_transpose, "broadcast_in_dim"),
     _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
     _rule(squeeze_before_transpose, "squeeze"),

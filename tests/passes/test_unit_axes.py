@@ -1,0 +1,96 @@
+"""Axes of size 1 that are dropped before products and added behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend.core import jaxpr_as_fun
+from workloads import graph_of
+
+import tilewright
+from tilewright.backends.xla import emit
+from tilewright.driver.planning import partition
+from tilewright.ir.graph_text import verify
+
+
+def integers(seed: int, *shape: int) -> np.ndarray:
+    """Numbers of which sums of products don't round."""
+    return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float32)
+
+
+def dropped(x: Any, y: Any) -> Any:
+    return lax.dot_general(x[0, :, 0], y[:, :, 0, 0], (((1,), (1,)), ((), ())))
+
+
+# function, shapes of its arguments, operations that are left
+CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[str]]] = {
+    "matmul": (jnp.matmul, [(1, 5, 3, 4), (1, 5, 4, 6)], ["dot_general"]),
+    "matmul, one axis": (jnp.matmul, [(1, 3, 4), (1, 4, 6)], ["dot_general"]),
+    "second axis": (jnp.matmul, [(5, 1, 3, 4), (5, 1, 4, 6)], ["dot_general", "reshape"]),
+    "two axes": (jnp.matmul, [(1, 1, 3, 4), (1, 1, 4, 6)], ["dot_general"]),
+    "transposed": (
+        lambda x, y: x @ y.swapaxes(-1, -2),
+        [(1, 5, 3, 4), (1, 5, 6, 4)],
+        ["transpose", "dot_general"],
+    ),
+    "both transposed": (
+        lambda x, y: x.swapaxes(-1, -2) @ y.transpose(0, 2, 3, 1),
+        [(1, 5, 4, 3), (1, 6, 5, 4)],
+        ["transpose", "transpose", "dot_general"],
+    ),
+    "not added again": (dropped, [(1, 3, 1, 4), (6, 4, 1, 1)], ["squeeze", "squeeze", "dot_general"]),
+    "of another size": (jnp.matmul, [(1, 5, 3, 4), (2, 1, 4, 6)], ["squeeze", "squeeze", "dot_general", "transpose"]),
+    "one operand": (lambda x, y: x[0] @ y, [(1, 3, 4), (4, 6)], ["squeeze", "dot_general"]),
+    "added elsewhere": (
+        lambda x, y: (x @ y)[0][:, None],
+        [(1, 3, 4), (1, 4, 6)],
+        ["dot_general", "squeeze", "broadcast_in_dim"],
+    ),
+    "stretched": (
+        lambda x, y: jnp.broadcast_to((x @ y)[0], (2, 3, 6)),
+        [(1, 3, 4), (1, 4, 6)],
+        ["dot_general", "squeeze", "broadcast_in_dim"],
+    ),
+    "nothing in it": (jnp.matmul, [(1, 5, 0, 4), (1, 5, 4, 6)], ["dot_general"]),
+    "nothing to add up": (jnp.matmul, [(1, 5, 3, 0), (1, 5, 0, 6)], ["dot_general"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_stay(name: str) -> None:
+    fn, shapes, opcodes = CASES[name]
+    arrays = tuple(integers(seed, *shape) for seed, shape in enumerate(shapes))
+    if all(array.size for array in arrays):
+        arrays[0].flat[1], arrays[1].flat[2] = np.nan, np.inf
+    graph = graph_of(fn, arrays)
+    verify(graph)
+    assert [op.opcode for op in graph.ops] == opcodes
+    (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(*arrays)
+    np.testing.assert_array_equal(got, jax.jit(fn)(*arrays))
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    return jax.nn.softmax(q @ k.swapaxes(-1, -2) * 0.25, axis=-1) @ v
+
+
+@pytest.mark.parametrize("batch", [(1, 3), (3, 1), (1, 1), (2, 3), (1,), (2,), ()])
+def test_attention_is_one_region(batch: tuple[int, ...]) -> None:
+    arrays = [integers(seed, *batch, 128, 16) for seed in range(3)]
+    (task,) = partition(graph_of(attention, tuple(arrays))).tasks.values()
+    opcodes = [op.opcode for op in task.region.ops]
+    assert opcodes.count("dot_general") == 2 and "exp" in opcodes
+
+
+@pytest.mark.parametrize("batch", [(1, 2), (2, 1), (1, 1)])
+def test_attention_of_one_sequence(batch: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((*batch, 128, 64)).astype(np.float32) for _ in range(3))
+    fast = tilewright.compile(attention, effort=0, database=":memory:")
+    np.testing.assert_allclose(fast(q, k, v), jax.jit(attention)(q, k, v), rtol=1e-5, atol=1e-5)
+    assert fast.report().mode == "native"
