@@ -235,8 +235,14 @@ def _convert_chain(op: Op, r: Rewriter) -> int | None:
 
 
 def _reshape_of_reshape(op: Op, r: Rewriter) -> int | None:
+    """Only the last one counts; a broadcast that only inserts axes of size 1 is one as well."""
     inner = r.producer(op.operands[0])
-    if inner is None or inner.opcode not in ("reshape", "squeeze") or op.opcode == inner.opcode == "squeeze":
+    if inner is None or op.opcode == inner.opcode == "squeeze":
+        return None
+    source = r.graph.types[inner.operands[0]]
+    inserts = inner.opcode == "broadcast_in_dim" and inner.type.size == source.size > 0
+    inserts = inserts and (op.opcode == "reshape" or op.type.shape == source.shape)
+    if inner.opcode not in ("reshape", "squeeze") and not inserts:
         return None
     return r.add1("reshape", inner.operands[0], new_sizes=op.type.shape)
 

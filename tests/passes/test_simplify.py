@@ -80,6 +80,11 @@ EXACT: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
     "triple negation": (lambda x: lax.neg(lax.neg(lax.neg(x))), ["neg"]),
     "reshape twice": (lambda x: x.reshape(3, 3).reshape(1, 9).reshape(9, 1), ["reshape"]),
     "reshape back": (lambda x: x.reshape(3, 3).reshape(9), []),
+    "axis added and reshaped": (lambda x: x[None, :, None].reshape(3, 3), ["reshape"]),
+    "axis added and reshaped back": (lambda x: x[:, None].reshape(9), []),
+    "axis added and dropped": (lambda x: lax.squeeze(x[None], (0,)), []),
+    "repeated": (lambda x: jnp.broadcast_to(x[:, None], (9, 2)).reshape(18), ["broadcast_in_dim", "reshape"]),
+    "nothing repeated": (lambda x: jnp.broadcast_to(x[:, None], (9, 0)).reshape(0), ["broadcast_in_dim", "reshape"]),
     "squeeze of reshape": (lambda x: lax.squeeze(x.reshape(1, 9, 1), (0, 2)), []),
     "transpose twice": (lambda x: x.reshape(3, 3).T.T, ["reshape"]),
     "transposes": (
