@@ -11,7 +11,6 @@ import functools
 import inspect
 import operator
 import os
-import threading
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +23,9 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters import mlir
 
 from .artifact.writer import Signature, portable_graph, write_function
-from .backends.call_frames import Arguments, arguments_of, arguments_shown_by_jax
-from .backends.jax_call import call, prune
-from .backends.recycling import Recycler, Recycling, worth_recycling
+from .backends.calls import Arguments, Calls
+from .backends.jax_call import call as bind_call
+from .backends.jax_call import prune
 from .database.store import Database
 from .driver.lowered import Lowered, lower
 from .driver.options import Options, make_options
@@ -140,6 +139,13 @@ class TuneResult:
         return f"{head}\n{self.report}"
 
 
+class _Call(property):
+    """What Python calls in place of an object: no frame of ours is in between. Called itself, as a method would be."""
+
+    def __call__(self, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self.__get__(called)(*args, **kwargs)
+
+
 class Compiled(Generic[P, R]):
     """A function that runs as the compiler decided; made by `compile`.
 
@@ -170,14 +176,8 @@ class Compiled(Generic[P, R]):
             return self._trace(args, kwargs)
 
         donated = _positions(donate_argnums)
-        self._traced = traced
-        self._jitted: Any = jax.jit(traced, static_argnums=self._static, donate_argnums=donated)
-        self._entry: Callable[..., Any] = self._watched
-        self._recycling: Recycling | None = None
-        self._recyclers: dict[int, Recycler] = {}  # made for the call in progress, by thread
-        self._recycles = False  # whether any program does
-        self._clear = False  # whether programs have to be compiled anew, because one could not be watched
-        self._may_recycle = allocator_mode() == "stock" and not donated and not self._static
+        may_recycle = allocator_mode() == "stock" and not donated and not self._static
+        self._calls = Calls(traced, may_recycle, static_argnums=self._static, donate_argnums=donated)
 
     if TYPE_CHECKING:
 
@@ -185,30 +185,10 @@ class Compiled(Generic[P, R]):
             """Calls the function, compiling it first for shapes not met before."""
             ...
     else:
-        # Python calls what the property gives: no frame of ours where JAX's function can be called right away.
-        __call__ = property(operator.attrgetter("_entry"))
-
-    def _watched(self, *args: Any, **kwargs: Any) -> Any:
-        """A call that may be the first one, or recycle its results."""
-        if self._clear:
-            self._clear = False
-            self._jitted.clear_cache()
-        if self._recycling is not None:
-            recycler = self._recycling.find(args, kwargs)
-            if recycler is not None:
-                return recycler(args, kwargs, self._jitted)
-        try:
-            return self._jitted(*args, **kwargs)
-        finally:
-            if self._recyclers:
-                self._start_recycling(args, kwargs)
-
-    def _start_recycling(self, args: Any, kwargs: Any) -> None:
-        """Let later calls like this one recycle their large results if this one was compiled just now."""
-        recycler = self._recyclers.pop(threading.get_ident(), None)
-        if recycler is not None:
-            self._recycling = self._recycling or Recycling()
-            self._recycling.add(args, kwargs, recycler)
+        __call__ = _Call(
+            operator.attrgetter("_calls.entry"),
+            doc="Calls the function, compiling it first for shapes not met before.",
+        )
 
     @property
     def _database(self) -> Database:
@@ -254,9 +234,7 @@ class Compiled(Generic[P, R]):
         driver = Driver(options, self._database, host())
         outcome = driver.run(to_graph(closed), [v for v, keep in zip(leaves, kept, strict=True) if keep], recall=False)
         self._last = outcome
-        self._recycling = None
-        self._entry = self._watched
-        self._jitted.clear_cache()
+        self._calls.forget()
         return TuneResult(self.report(), outcome.search)
 
     def save(self, path: str | os.PathLike[str], /, *args: P.args, **kwargs: P.kwargs) -> Path:
@@ -306,32 +284,13 @@ class Compiled(Generic[P, R]):
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
-        watched = arguments_of(self, Compiled._watched.__code__)
-        shown = arguments_shown_by_jax(self._traced)
-        examples = self._examples(graph, arguments, watched or shown)
+        call = None if arguments is None else self._calls.arguments()
+        examples = None if arguments is None or call is None else self._examples(graph, arguments, call)
         outcome = Driver(self.options, self._database, host()).run_safely(graph, examples)
         self._last = outcome
-        if arguments is not None and examples is not None:
-            if outcome.graph is not None and self._may_recycle and worth_recycling(outcome.graph):
-                self._recycle(outcome.graph, arguments, watched is not None)
-            elif watched is not None and watched.same(shown) and not self._recycles:
-                self._entry = self._jitted  # when it is compiled for other arguments, JAX's frames show them
+        if arguments is not None and call is not None and examples is not None:
+            self._calls.compiled(call, outcome.graph, arguments)
         return outcome.graph or graph
-
-    def _recycle(self, program: Graph, arguments: Sequence[int], watched: bool) -> None:
-        """Let calls recycle the large results of a program from now on.
-
-        Args:
-            program: what the call in progress compiled.
-            arguments: see `Builder.build`.
-            watched: whether that call came through `_watched`; else the program is compiled anew when it is called
-                again, which takes its verdict from the database.
-        """
-        self._recycles, self._entry = True, self._watched
-        if watched:
-            self._recyclers[threading.get_ident()] = Recycler(program, arguments)
-        else:
-            self._clear = True
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
         return jax.make_jaxpr(self._fn, static_argnums=self._static, return_shape=True)(*args, **kwargs)
@@ -348,7 +307,7 @@ class Compiled(Generic[P, R]):
         traced = [isinstance(value, Tracer) for value in closed.consts]
         closed, hoisted = _hoist(closed, traced)
         numbers = None if hoisted else tuple(range(len(leaves)))
-        return jax.tree.unflatten(structure, call(closed, [*hoisted, *leaves], self, numbers))
+        return jax.tree.unflatten(structure, bind_call(closed, [*hoisted, *leaves], self, numbers))
 
     def _dynamic(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments that are not static."""
@@ -356,10 +315,8 @@ class Compiled(Generic[P, R]):
         dynamic = [arg for number, arg in enumerate(args) if number not in static]
         return dynamic, {name: value for name, value in kwargs.items() if name not in self._static_names}
 
-    def _examples(self, graph: Graph, arguments: Sequence[int] | None, call: Arguments | None) -> list[Any] | None:
-        """The concrete arguments of the call in progress that made JAX compile this graph, if it is such a call."""
-        if arguments is None or call is None:
-            return None
+    def _examples(self, graph: Graph, arguments: Sequence[int], call: Arguments) -> list[Any] | None:
+        """The concrete arguments of a call that made JAX compile this graph; None if it was made with others."""
         leaves = jax.tree.leaves(self._dynamic(*call))
         if any(number >= len(leaves) for number in arguments):
             return None

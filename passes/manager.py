@@ -75,8 +75,9 @@ class Rewriter:
         return self.builder.add1(opcode, *operands, **params)
 
     def producer(self, value: int) -> Op | None:
-        """The operation that defines a value in the graph before this round, or None."""
-        return self.graph.producer(value)
+        """The transparent operation that defines a value in the graph before this round, or None."""
+        op = self.graph.producer(value)
+        return None if op is None or op.opaque else op
 
     def only_user(self, value: int) -> bool:
         """Whether a value is read once and is no output, so that its producer goes with its reader."""

@@ -77,6 +77,7 @@ def test_of_a_baseline_that_is_slow_every_other_time_the_average_counts() -> Non
     two_ways = Comparison((6.8e-6, 30e-6) * 40, (7.2e-6,) * 80)
     assert two_ways.lower_bound < 1.0 < two_ways.mean_bound
     assert two_ways.gains and not two_ways.open
+    assert two_ways.speedup == pytest.approx((6.8 * 30) ** 0.5 / 7.2)
     few = Comparison((6.8e-6, 30e-6, 6.8e-6), (7.2e-6,) * 3)
     assert not few.gains and few.open
 
@@ -87,8 +88,23 @@ def test_slower_in_the_middle_is_no_gain_whatever_the_average() -> None:
     assert not comparison.gains and not comparison.open
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_equal_programs_hardly_ever_gain(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    found = [Comparison(*np.exp(0.2 * rng.standard_normal((2, PAIRS)))) for _ in range(1000)]
-    assert 10 < sum(comparison.gains for comparison in found) < 110
+NOISE = {
+    "normal": lambda rng, shape: 0.2 * rng.standard_normal(shape),
+    "heavy tails": lambda rng, shape: 0.1 * rng.standard_t(1.5, shape),
+    "two ways": lambda rng, shape: 1.5 * (rng.random(shape) < 0.4),
+    "spikes": lambda rng, shape: 0.01 * rng.standard_normal(shape) + 2.0 * (rng.random(shape) < 0.03),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_equal_programs_hardly_ever_gain(name: str) -> None:
+    """Over all rounds the median is looked at four times, which is what lets some through; the mean adds hardly any."""
+    rng = np.random.default_rng(0)
+    gains = by_mean = 0
+    for _ in range(500):
+        times = 1e-6 * np.exp(NOISE[name](rng, (2, 4 * PAIRS)))
+        looks = [Comparison(*(tuple(side[: count * PAIRS]) for side in times)) for count in range(1, 5)]
+        last = next((look for look in looks if not look.open), looks[-1])
+        gains += last.gains
+        by_mean += last.gains and last.lower_bound <= 1.0
+    assert gains < 90 and by_mean <= 5

@@ -302,6 +302,67 @@ def test_structures_types_and_shapes_take_their_own_programs() -> None:
         function("text", b=argument(0))
 
 
+def test_compiled_again_in_between() -> None:
+    """JAX may compile inside a call that recycles; what it finds out then is not for calls of another kind."""
+
+    def named(values: dict[str, Any]) -> Any:
+        return jax.nn.softmax(values["a"], axis=-1) if "a" in values else jnp.sort(values["b"], axis=0)
+
+    function = tw.compile(named, effort=0, database=":memory:")
+    for name in ("b", "a"):
+        held = [function({"a": argument(seed)}) for seed in range(4)]
+        jax.clear_caches()
+        if name == "b":
+            function({"b": argument(0)})
+        held.append(function({"a": argument(4)}))
+        for seed, result in enumerate(held):
+            same(result, seed)
+        del held, result
+        for _ in range(6):
+            np.testing.assert_array_equal(function({"b": argument(1)}), np.sort(argument(1), axis=0))
+            np.testing.assert_allclose(function({"a": argument(2)[:4]}), expected(2)[:4], rtol=1e-5)
+    assert not function._calls._new
+
+
+def test_threads_with_new_shapes() -> None:
+    """Small and large shapes are met for the first time by several threads at a time."""
+    function = softmax()
+    sizes = (8, 16, 24, SHAPE[0], SHAPE[0] - 8, SHAPE[0] - 16)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(60):
+                rows = sizes[(7 * turn + number) % len(sizes)]
+                np.testing.assert_allclose(function(argument(1)[:rows]), expected(1)[:rows], rtol=1e-5, atol=1e-7)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and not function._calls._new
+
+
+def test_large_results_inside_a_call_of_the_same_function() -> None:
+    large = argument(3)
+
+    def nested(x: Any, depth: Any) -> Any:
+        if not depth:
+            return jax.nn.softmax(x, axis=-1)
+        with jax.ensure_compile_time_eval():
+            function(argument(0)[:8], ())
+            function(large, ())
+        return jnp.sort(x, axis=0)
+
+    function = tw.compile(nested, effort=0, database=":memory:")
+    for seed in range(6):
+        np.testing.assert_array_equal(function(argument(seed), (1.0,)), np.sort(argument(seed), axis=0))
+        same(function(argument(seed), ()), seed)
+
+
 def test_large_results_after_small_ones() -> None:
     function = softmax()
     for rows in (4, 8, 4):
@@ -309,8 +370,10 @@ def test_large_results_after_small_ones() -> None:
         np.testing.assert_allclose(function(small), jax.nn.softmax(small, axis=-1), rtol=1e-5)
     for _ in range(2):
         warm(function)
-        assert function._recycling.find((argument(0),), {}) is not None
-        np.testing.assert_allclose(function(argument(0)[:4]), expected(0)[:4], rtol=1e-5)
+        assert function._calls._recycling.find((argument(0),), {}) is not None
+        for rows in (4, 12):  # one that is known, and a new one
+            np.testing.assert_allclose(function(argument(0)[:rows]), expected(0)[:rows], rtol=1e-5)
+        assert function._calls.entry is not function._calls.jitted
 
 
 def test_what_is_committed_stays_so() -> None:
@@ -355,7 +418,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recycling, "MOST_BYTES", size - 1)
     function = softmax()
     warm(function)
-    assert not function._recycling
+    assert not function._calls._recycling
 
 
 def test_code_that_runs_when_an_array_goes_may_call_the_function() -> None:

@@ -48,6 +48,12 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[str]]] = 
     "of another size": (jnp.matmul, [(1, 5, 3, 4), (2, 1, 4, 6)], ["squeeze", "squeeze", "dot_general", "transpose"]),
     "one operand": (lambda x, y: x[0] @ y, [(1, 3, 4), (4, 6)], ["squeeze", "dot_general"]),
     "added elsewhere": (lambda x, y: (x @ y)[0][:, None], [(1, 3, 4), (1, 4, 6)], ["dot_general", "reshape"]),
+    "different numbers of axes": (
+        lambda x, y: lax.dot_general(x[0], y[0, 0], (((1,), (0,)), ((), ())))[None],
+        [(1, 3, 4), (1, 1, 4, 6)],
+        ["squeeze", "squeeze", "dot_general", "broadcast_in_dim"],
+    ),
+    "with itself": (lambda x, y: x @ x + y, [(1, 4, 4), (1, 4, 4)], ["dot_general", "add"]),
     "stretched": (
         lambda x, y: jnp.broadcast_to((x @ y)[0], (2, 3, 6)),
         [(1, 3, 4), (1, 4, 6)],
@@ -69,6 +75,44 @@ def test_values_stay(name: str) -> None:
     assert [op.opcode for op in graph.ops] == opcodes
     (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(*arrays)
     np.testing.assert_array_equal(got, jax.jit(fn)(*arrays))
+
+
+def test_a_product_that_is_returned_as_well_stays() -> None:
+    x, y = integers(0, 1, 3, 4), integers(1, 1, 4, 6)
+    graph = graph_of(lambda x, y: (p := x[0] @ y[0], p[None]), (x, y))
+    assert [op.opcode for op in graph.ops] == ["squeeze", "squeeze", "dot_general", "broadcast_in_dim"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "bfloat16", "float64", "complex64", "bool"])
+def test_element_types(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        x, y = integers(0, 1, 3, 4).astype(dtype), integers(1, 1, 4, 6).astype(dtype)
+
+        def wide(x: Any, y: Any) -> Any:
+            return jnp.matmul(x, y, preferred_element_type={"int8": "int32", "bfloat16": "float32"}.get(dtype))
+
+        graph = graph_of(wide, (x, y))
+        assert [op.opcode for op in graph.ops] == ["dot_general"]
+        (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(x, y)
+        wanted = jax.jit(wide)(x, y)
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_products_that_only_jax_knows_stay() -> None:
+    x, y = integers(0, 1, 64, 64), integers(1, 1, 64, 64)
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spec = jax.sharding.PartitionSpec
+    with jax.set_mesh(mesh):
+
+        def sharded(x: Any, y: Any) -> Any:
+            product = lax.dot_general(jnp.tanh(x)[0], y[0], (((1,), (0,)), ((), ())), out_sharding=spec(None, None))
+            return jnp.tanh(product[None]), jnp.tanh(product.T)
+
+        fast = tilewright.compile(sharded, effort=0, database=":memory:")
+        for got, wanted in zip(fast(x, y), jax.jit(sharded)(x, y), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=1e-5)
+        assert "Error" not in (fast.report().reason or "")
 
 
 def attention(q: Any, k: Any, v: Any) -> Any:

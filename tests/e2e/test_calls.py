@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import tilewright
-from tilewright import compiler
-from tilewright.backends.call_frames import Arguments, arguments_of, arguments_shown_by_jax
+from tilewright.backends import calls
+from tilewright.backends.calls import Arguments, arguments_of, compiled_by_jax
 from tilewright.driver.outcome import Outcome
 from tilewright.driver.pipeline import Driver
 from tilewright.ir.graph import Graph
@@ -44,14 +44,14 @@ def test_every_new_shape_comes_with_its_arguments(
     given: list[Sequence[Any] | None], monkeypatch: pytest.MonkeyPatch, shown: bool
 ) -> None:
     if not shown:  # as if JAX's frames looked different
-        monkeypatch.setattr(compiler, "arguments_shown_by_jax", lambda _: None)
+        monkeypatch.setattr(calls, "compiled_by_jax", lambda: None)
     function = tilewright.compile(scaled, database=":memory:")
     for size in (3, 4, 5):
         x, by = np.ones(size, np.float32), np.float32(size)
         for _ in range(2):
             np.testing.assert_allclose(function(x, by=by), np.tanh(x * by), rtol=1e-6)
         assert len(given) == size - 2 and holds(given[-1], x, by)
-    assert (function._entry is function._jitted) == shown
+    assert (function._calls.entry is function._calls.jitted) == shown
 
 
 def test_called_by_others_there_are_none(given: list[Sequence[Any] | None]) -> None:
@@ -96,13 +96,36 @@ def test_constants_computed_while_another_function_is_traced(given: list[Sequenc
     assert holds(given[1], fixed) and holds(given[-1], x)
 
 
-def test_tuned_again_it_is_measured_again() -> None:
+def test_tuned_again_it_is_compiled_again(given: list[Sequence[Any] | None]) -> None:
     function = tilewright.compile(scaled, effort=0, database=":memory:")
     x = jnp.ones(4)
+    for _ in range(2):
+        np.testing.assert_allclose(function(x), np.tanh(2.0), rtol=1e-6)
+        assert function._calls.entry is function._calls.jitted
+    assert len(given) == 1
+    function._calls.forget()  # as `tune` does
     function(x)
-    assert function._entry is function._jitted
-    function.tune(x)
-    np.testing.assert_allclose(function(x), np.tanh(2.0), rtol=1e-6)
+    assert holds(given[1], x)
+
+
+def test_called_inside_a_call_of_its_own(given: list[Sequence[Any] | None]) -> None:
+    """The innermost call in progress is what counts, whether or not another function was jitted around it."""
+    fixed = jnp.ones(5)
+
+    @tilewright.compile(database=":memory:")
+    def function(x: jax.Array, depth: Any) -> jax.Array:
+        if not depth:
+            return jnp.tanh(x)
+        with jax.ensure_compile_time_eval():
+            inner = (function, jax.jit(lambda y: function(y, ())))[len(depth) - 1]
+            return x + inner(fixed, *((),) * (len(depth) == 1))
+
+    x = jnp.zeros(5)
+    function(jnp.ones(3), ())  # from here on there is no frame of ours
+    np.testing.assert_allclose(function(x, (1.0,)), np.tanh(1.0), rtol=1e-6)
+    assert holds(given[1], fixed) and holds(given[2], x) and len(given) == 3
+    np.testing.assert_allclose(function(x, (1.0, 1.0)), np.tanh(1.0), rtol=1e-6)
+    assert given[3] is None and holds(given[4], x) and len(given) == 5
 
 
 def test_errors_leave_it_as_it_was() -> None:
@@ -118,7 +141,6 @@ def test_same_arguments() -> None:
     call = Arguments((a,), {"b": b})
     assert call.same(Arguments((a,), {"b": b}))
     others = [
-        None,
         Arguments((b,), {"b": b}),
         Arguments((a,), {"b": a}),
         Arguments((a,), {}),
@@ -134,7 +156,7 @@ def test_frames_of_others() -> None:
 
         def inside(self) -> Any:
             code = Caller.call.__code__
-            return arguments_of(self, code), arguments_of(object(), code), arguments_shown_by_jax(scaled)
+            return arguments_of(self, code), arguments_of(object(), code), compiled_by_jax()
 
     assert Caller().call(1, b=2) == (Arguments((1,), {"b": 2}), None, None)
     assert arguments_of(None, Caller.call.__code__) is None
