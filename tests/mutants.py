@@ -31,6 +31,10 @@ AFFINE = ("tests/ir/test_affine.py",)
 FEATURES = ("tests/costmodel/test_features.py",)
 BANDED = ("tests/backends/test_banded.py",)
 FINALISTS = ("tests/e2e/test_finalists.py",)
+CALLS = ("tests/e2e/test_calls.py", "tests/e2e/test_recycling.py")
+GATE = ("tests/e2e/test_gate.py",)
+UNIT_AXES = ("tests/passes/test_unit_axes.py",)
+SIMPLIFY = ("tests/passes/test_simplify.py",)
 PLANS = ("tests/e2e/test_plans.py", "-k", "compared")
 
 
@@ -363,4 +367,20 @@ MUTANTS = (
     Mutant("driver/finalists.py", "if 2 * size <= source", "if 2 * size > source", FINALISTS),
     Mutant("driver/finalists.py", "if k in usual and s > LOSING", "if k in usual and s < LOSING", FINALISTS),
     Mutant("driver/plan_contest.py", "if not differing or not", "if not", PLANS),
+    # how calls go, and what is measured with their arguments
+    Mutant("backends/calls.py", "return call if function is self._traced else None", "return call", CALLS),
+    Mutant("backends/calls.py", "elif seen and self._recycling is None and", "elif seen and", CALLS),
+    Mutant("backends/calls.py", "self._compile_anew = True", "pass", CALLS),
+    Mutant("backends/calls.py", "self._recycling is not None and call.same(compiled)", "self._recycling", CALLS),
+    Mutant("backends/calls.py", "self.entry = self._watched\n        self.jitted", "self.jitted", CALLS),
+    Mutant("backends/calls.py", "return all(a is b", "return any(a is b", CALLS),
+    Mutant("driver/gate.py", "and self.upper_bound >= 1.0)", ")", GATE),
+    Mutant("driver/gate.py", "_SURELY = 4.0", "_SURELY = 1.0", GATE),
+    Mutant("driver/last_check.py", "elif self._options.effort > 0:", "else:", FINALISTS),
+    # axes of size 1
+    Mutant("passes/unit_axes.py", "or not r.only_user(product.result)", "", UNIT_AXES),
+    Mutant("passes/unit_axes.py", "or len(left.units) != len(right.units)", "", UNIT_AXES),
+    Mutant("passes/unit_axes.py", "for axis in op.params", "for axis in inner.params", UNIT_AXES),
+    Mutant("passes/simplify.py", "and inner.type.size == source.size > 0", "", SIMPLIFY),
+    Mutant("passes/manager.py", "return None if op is None or op.opaque else op", "return op", UNIT_AXES),
 )

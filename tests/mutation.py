@@ -59,7 +59,7 @@ def main(numbers: list[int]) -> int:
             start = time.monotonic()
             result = verdict(mutant, folder)
             alive += result not in NOTICED
-            text = mutant.new.strip().splitlines()[0]
+            text = (mutant.new.strip() or "(nothing)").splitlines()[0]
             seconds = time.monotonic() - start
             print(
                 f"{result:35} {MUTANTS.index(mutant):2} {mutant.file:26} {seconds:5.0f} s  {text}",

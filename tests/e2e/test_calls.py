@@ -104,6 +104,7 @@ def test_tuned_again_it_is_compiled_again(given: list[Sequence[Any] | None]) -> 
         assert function._calls.entry is function._calls.jitted
     assert len(given) == 1
     function._calls.forget()  # as `tune` does
+    assert function._calls.entry is not function._calls.jitted
     function(x)
     assert holds(given[1], x)
 

@@ -100,6 +100,17 @@ def test_a_tuned_program_is_not_slower_than_with_defaults(
     assert (outcome.choices[key].trace == defaults) == taken
 
 
+def test_without_measuring_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(*_) -> Comparison:
+        raise AssertionError("compared")
+
+    monkeypatch.setattr(last_check, "compare_speed", compared)
+    x = np.random.default_rng(1).standard_normal((512, 96)).astype(np.float32)
+    fast = tilewright.compile(layer, effort=0, database=":memory:")
+    np.testing.assert_allclose(fast(x), jax.jit(layer)(x), rtol=1e-4, atol=1e-4)
+    assert "compared" not in (fast.report().reason or "")
+
+
 def test_keys_of_random_numbers_are_constants_too(tmp_path):
     key = jax.random.key(3)
 

@@ -16,6 +16,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.backends import recycling
+from tilewright.backends.calls import Arguments
 from tilewright.driver import pipeline
 
 SHAPE = (300, 1000)
@@ -322,6 +323,18 @@ def test_compiled_again_in_between() -> None:
             np.testing.assert_array_equal(function({"b": argument(1)}), np.sort(argument(1), axis=0))
             np.testing.assert_allclose(function({"a": argument(2)[:4]}), expected(2)[:4], rtol=1e-5)
     assert not function._calls._new
+
+
+def test_what_another_call_compiled_is_not_taken() -> None:
+    """A call may end while one that compiled something is in progress, as when a finalizer calls."""
+    function = softmax()
+    warm(function)
+    calls = function._calls
+    recycler = calls._recycling.find((argument(0),), {})
+    small, other = Arguments((argument(0)[:4],), {}), Arguments((argument(0)[:8],), {})
+    calls._new[threading.get_ident()] = small, recycler
+    calls._start_recycling(other)
+    assert calls._recycling.find(*other) is None and not calls._new
 
 
 def test_threads_with_new_shapes() -> None:
