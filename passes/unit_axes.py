@@ -34,9 +34,12 @@ def axes_through_product(op: Op, r: Rewriter) -> int | None:
     carried = tuple(op.type.shape[axis] for axis in op.params["broadcast_dimensions"])
     if carried != product.type.shape or op.type.size != product.type.size:
         return None
-    left, right = (_wide(operand, r) for operand in product.operands)
-    if left is None or right is None or len(left.units) != len(right.units):
+    first, second = (_squeeze(operand, r) for operand in product.operands)
+    if first is None or second is None or len(first.params["dimensions"]) != len(second.params["dimensions"]):
         return None
+    left, right = (
+        _wide(operand, squeeze, r) for operand, squeeze in zip(product.operands, (first, second), strict=True)
+    )
     contracted, batch = product.params["dimension_numbers"]
 
     def placed(axes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
@@ -49,20 +52,21 @@ def axes_through_product(op: Op, r: Rewriter) -> int | None:
     return result if types[0].shape == op.type.shape else r.add1("reshape", result, new_sizes=op.type.shape)
 
 
-def _wide(value: int, r: Rewriter) -> _Wide | None:
-    """A squeezed operand, or one that is transposed after it, before both."""
-    op = r.producer(value)
-    if op is None:
-        return None
-    inner = r.producer(op.operands[0]) if op.opcode == "transpose" else op
-    if inner is None or inner.opcode != "squeeze":
-        return None
-    source = inner.operands[0]
-    units = tuple(sorted(inner.params["dimensions"]))
+def _squeeze(operand: int, r: Rewriter) -> Op | None:
+    """What drops axes of an operand: the operation that makes it, or the one before a transposition."""
+    op = r.producer(operand)
+    if op is not None and op.opcode == "transpose":
+        op = r.producer(op.operands[0])
+    return op if op is not None and op.opcode == "squeeze" else None
+
+
+def _wide(operand: int, squeeze: Op, r: Rewriter) -> _Wide:
+    """An operand before its axes were dropped, transposed as it was afterwards."""
+    source, units = squeeze.operands[0], tuple(sorted(squeeze.params["dimensions"]))
     kept = tuple(axis for axis in range(r.graph.types[source].rank) if axis not in units)
-    if op is inner:
+    op = r.producer(operand)
+    if op is None or op is squeeze:
         return _Wide(source, units, kept)
     order = (*units, *(kept[axis] for axis in op.params["permutation"]))
     count = len(units)
-    wide = r.add1("transpose", source, permutation=order)
-    return _Wide(wide, tuple(range(count)), tuple(range(count, len(order))))
+    return _Wide(r.add1("transpose", source, permutation=order), tuple(range(count)), tuple(range(count, len(order))))

@@ -379,8 +379,10 @@ MUTANTS = (
     Mutant("driver/last_check.py", "elif self._options.effort > 0:", "else:", FINALISTS),
     # axes of size 1
     Mutant("passes/unit_axes.py", "or not r.only_user(product.result)", "", UNIT_AXES),
-    Mutant("passes/unit_axes.py", "or len(left.units) != len(right.units)", "", UNIT_AXES),
-    Mutant("passes/unit_axes.py", "for axis in op.params", "for axis in inner.params", UNIT_AXES),
+    Mutant(
+        "passes/unit_axes.py", 'or len(first.params["dimensions"]) != len(second.params["dimensions"])', "", UNIT_AXES
+    ),
+    Mutant("passes/unit_axes.py", "(*units, *(kept[axis]", "(*units, *(kept[-1 - axis]", UNIT_AXES),
     Mutant("passes/simplify.py", "and inner.type.size == source.size > 0", "", SIMPLIFY),
     Mutant("passes/manager.py", "return None if op is None or op.opaque else op", "return op", UNIT_AXES),
 )

@@ -44,6 +44,11 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[str]]] = 
         [(1, 5, 4, 3), (1, 6, 5, 4)],
         ["transpose", "transpose", "dot_general"],
     ),
+    "transposed afterwards": (
+        lambda x, y: (x[0].transpose(1, 0, 2) @ y[0].transpose(2, 1, 0))[None],
+        [(1, 3, 2, 4), (1, 6, 4, 2)],
+        ["transpose", "transpose", "dot_general"],
+    ),
     "not added again": (dropped, [(1, 3, 1, 4), (6, 4, 1, 1)], ["squeeze", "squeeze", "dot_general"]),
     "of another size": (jnp.matmul, [(1, 5, 3, 4), (2, 1, 4, 6)], ["squeeze", "squeeze", "dot_general", "transpose"]),
     "one operand": (lambda x, y: x[0] @ y, [(1, 3, 4), (4, 6)], ["squeeze", "dot_general"]),
