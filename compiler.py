@@ -24,8 +24,7 @@ from jax.interpreters import mlir
 
 from .artifact.writer import Signature, portable_graph, write_function
 from .backends.calls import Arguments, Calls
-from .backends.jax_call import call as bind_call
-from .backends.jax_call import prune
+from .backends.jax_call import call, prune
 from .database.store import Database
 from .driver.lowered import Lowered, lower
 from .driver.options import Options, make_options
@@ -284,12 +283,12 @@ class Compiled(Generic[P, R]):
 
     def build(self, graph: Graph, arguments: Sequence[int] | None) -> Graph:
         """What the lowering of `tilewright_call` asks for; see `backends.jax_call.Builder`."""
-        call = None if arguments is None else self._calls.arguments()
-        examples = None if arguments is None or call is None else self._examples(graph, arguments, call)
+        made = None if arguments is None else self._calls.arguments()
+        examples = None if arguments is None or made is None else self._examples(graph, arguments, made)
         outcome = Driver(self.options, self._database, host()).run_safely(graph, examples)
         self._last = outcome
-        if arguments is not None and call is not None and examples is not None:
-            self._calls.compiled(call, outcome.graph, arguments)
+        if arguments is not None and made is not None and examples is not None:
+            self._calls.compiled(made, outcome.graph, arguments)
         return outcome.graph or graph
 
     def _make_jaxpr(self, args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
@@ -307,7 +306,7 @@ class Compiled(Generic[P, R]):
         traced = [isinstance(value, Tracer) for value in closed.consts]
         closed, hoisted = _hoist(closed, traced)
         numbers = None if hoisted else tuple(range(len(leaves)))
-        return jax.tree.unflatten(structure, bind_call(closed, [*hoisted, *leaves], self, numbers))
+        return jax.tree.unflatten(structure, call(closed, [*hoisted, *leaves], self, numbers))
 
     def _dynamic(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments that are not static."""
@@ -315,9 +314,9 @@ class Compiled(Generic[P, R]):
         dynamic = [arg for number, arg in enumerate(args) if number not in static]
         return dynamic, {name: value for name, value in kwargs.items() if name not in self._static_names}
 
-    def _examples(self, graph: Graph, arguments: Sequence[int], call: Arguments) -> list[Any] | None:
-        """The concrete arguments of a call that made JAX compile this graph; None if it was made with others."""
-        leaves = jax.tree.leaves(self._dynamic(*call))
+    def _examples(self, graph: Graph, arguments: Sequence[int], made: Arguments) -> list[Any] | None:
+        """The concrete arguments of the call that made JAX compile this graph; None if it was made with others."""
+        leaves = jax.tree.leaves(self._dynamic(*made))
         if any(number >= len(leaves) for number in arguments):
             return None
         values = [leaves[number] for number in arguments]

@@ -88,7 +88,7 @@ class Calls:
 
     def forget(self) -> None:
         """Have everything compiled anew."""
-        self._recycling = None
+        self._recycling, self._compile_anew = None, False
         self.entry = self._watched
         self.jitted.clear_cache()
 
