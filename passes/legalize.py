@@ -44,7 +44,7 @@ MAX_STATEMENTS = 512
 """Most statements a box is unrolled into; where there are more than `LOOPED_STATEMENTS`, each counts as its work."""
 POLYNOMIALS = frozenset(
     "exp exp2 expm1 log log1p logistic tanh sinh cosh erf erfc erf_inv sin cos tan asin acos atan atan2 asinh acosh "
-    "atanh pow".split()
+    "atanh cbrt decay pow rem".split()
 )
 """Functions that code generation computes by polynomials, in line."""
 POLYNOMIAL_WORK = 16

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 
 from ..ir import dtypes
 from ..ir.affine import AffineExpr
-from ..ir.loop import Buffer, For, LoopFunc, blocks, walk
+from ..ir.loop import Buffer, For, LoopFunc, blocks, reads, walk
 from .edit import path_to
 from .footprint import Extent, footprint
 from .schedule import ScheduleError
 
 _WAYS = 2
 """Lines of one place in the cache that a part may take."""
+_STREAMED_WAYS = 4
+"""The same for a tile of a streamed axis, which all rows of an iteration are multiplied with before the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def next_parts(func: LoopFunc, loops: list[For], most_bytes: int) -> dict[str, t
     """What one iteration of each loop touches of the parameters, where that differs from iteration to iteration.
 
     Constants are left out, which lie in the order in which they are read, and loops over what is reduced, whose
-    iterations read the same rows again.
+    iterations read the same rows again, unless they go along an axis that is streamed.
 
     Args:
         func: a legal program.
@@ -56,21 +58,34 @@ def next_parts(func: LoopFunc, loops: list[For], most_bytes: int) -> dict[str, t
         Parts by loop name. A parameter belongs to one loop of each nest.
     """
     outputs = {b.name for b in func.outputs}
-    taken: dict[str, set[str]] = {}
+    ways = {loop.name: _ways(loop, outputs) for loop in loops}
     found: dict[str, tuple[Part, ...]] = {}
-    for loop in loops:
-        if not any(b.write.buffer in outputs for b in blocks(loop.body)):
-            continue
-        known = taken.get(loop.name, set())
-        parts = tuple(_parts(func, loop, most_bytes, known))
-        if parts:
+    # Tiles of a streamed axis first: a whole row of them would be gone before its use, since all of them pass through.
+    for loop in sorted((w for w in loops if ways[w.name]), key=lambda w: ways[w.name] != _STREAMED_WAYS):
+        nest = [w.name for w in loops if w is loop or _inside(w, loop) or _inside(loop, w)]
+        known = {p.buffer for name in nest for p in found.get(name, ())}
+        if parts := tuple(_parts(func, loop, most_bytes, ways[loop.name], known)):
             found[loop.name] = parts
-        for inner in (s for s in walk(loop.body) if isinstance(s, For)):
-            taken.setdefault(inner.name, set()).update(known, (p.buffer for p in parts))
     return found
 
 
-def _parts(func: LoopFunc, loop: For, most_bytes: int, known: set[str]) -> Iterator[Part]:
+def _inside(inner: For, outer: For) -> bool:
+    return any(s is inner for s in walk(outer.body))
+
+
+def _ways(loop: For, outputs: set[str]) -> int:
+    """Lines of one place in the cache that a part of an iteration may take: none if others read the same rows again."""
+    inside = list(blocks(loop.body))
+    if any(b.write.buffer in outputs for b in inside):
+        return _WAYS
+    plain = [b for b in inside if b.monoid is None]
+    # Sums that begin and end inside are scores if something is made of them, else partial sums of what goes on outside.
+    whole = {b.write.buffer for b in inside if b.monoid is not None} & {b.write.buffer for b in plain}
+    streamed = any(r.buffer in whole for b in plain for r in reads(b.value))
+    return _STREAMED_WAYS if streamed else 0
+
+
+def _parts(func: LoopFunc, loop: For, most_bytes: int, ways: int, known: set[str]) -> Iterator[Part]:
     outer = frozenset(s.name for s in path_to(func.body, loop) or () if isinstance(s, For)) | {loop.name}
     for buffer in func.params:
         if buffer.name in known or buffer.scope != "global":
@@ -79,14 +94,14 @@ def _parts(func: LoopFunc, loop: For, most_bytes: int, known: set[str]) -> Itera
             part = _part(buffer, footprint(loop.body, buffer.name, outer))
         except ScheduleError:  # not touched, or at places that no box describes
             continue
-        if part is not None and _fits(part, most_bytes) and any(loop.name in e.variables() for e in part.index):
+        if part is not None and _fits(part, most_bytes, ways) and any(loop.name in e.variables() for e in part.index):
             yield part
 
 
-def _fits(part: Part, most_bytes: int) -> bool:
+def _fits(part: Part, most_bytes: int, ways: int) -> bool:
     """Whether a cache holds the part beside others: rows some power of two apart compete for the same lines."""
     distinct = most_bytes // math.gcd(part.stride_bytes, most_bytes)
-    return part.rows * part.row_bytes <= most_bytes and part.rows <= _WAYS * distinct
+    return part.rows * part.row_bytes <= most_bytes and part.rows <= ways * distinct
 
 
 def _part(buffer: Buffer, box: tuple[Extent, ...]) -> Part | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ..ir.loop import Block, LoopFunc, Read, reads
@@ -19,6 +20,9 @@ _TILES = (24, 32, 64, 96, 128)
 """Lengths of a tile of the streamed axis: long enough that repairs cost little, short enough for the nearest cache."""
 _USUAL_TILE = 64
 _MOST_VECTORS = 4
+_LEAST_VECTORS = 2
+"""A register tile of one vector would read an element for every multiply-add."""
+_STEPS = (1, 2, 4, 6, 8, 12)
 _REDUCED = 4
 """Scores per row that one iteration of a maximum or a plain sum takes in."""
 
@@ -33,11 +37,12 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     if form is None:
         return None
     lanes = target.vector_bits // 32
-    vectors = min(_MOST_VECTORS if registers(target) >= 32 else 2, -(-form.row.extent // lanes))
+    most = min(_MOST_VECTORS if registers(target) >= 32 else 2, -(-form.row.extent // lanes))
+    vectors = _usual_vectors(form, most, target)
     tiles = tuple(n for n in _TILES if n <= form.axis.extent) or (form.axis.extent,)
-    steps = tuple(n for n in (1, 2, 4, 6, 8) if n <= tiles[0] and fits(n, vectors, registers(target)))
+    steps = tuple(n for n in _STEPS if n <= tiles[0] and fits(n, 1, registers(target)))
     tile = min(tiles, key=lambda n: abs(n - _USUAL_TILE))
-    usual = max(n for n in steps if tile % n == 0)
+    usual = max(n for n in steps if tile % n == 0 and fits(n, vectors, registers(target)))
     default: Decisions = {
         "vectors": vectors,
         "tile": tile,
@@ -47,7 +52,7 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
         "rows": _usual_rows(form, vectors * lanes, target),
     }
     choices = {
-        "vectors": tuple(sorted({n for n in (1, 2, 4) if n < vectors} | {vectors})),
+        "vectors": tuple(sorted({n for n in (1, 2, 4) if n < most} | {most, vectors})),
         "tile": tiles,
         "keys": steps,
         "features": steps if form.result is not None else (usual,),
@@ -57,12 +62,26 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
     return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
 
 
+def _usual_vectors(form: Form, most: int, target: Target) -> int:
+    """Vectors along the rows of a register tile: fewer, if the nearest cache would not hold its rows of what stays."""
+    width_bytes = _depth(form) * target.vector_bits // 8
+    return max(
+        n for n in (1, 2, 4, most) if n <= most and (n <= _LEAST_VECTORS or 2 * n * width_bytes <= target.l1_bytes)
+    )
+
+
 def _usual_rows(form: Form, width: int, target: Target) -> int:
     """Register tiles of rows for which a tile of the axis is read once: many, if nothing but sums is kept of them."""
     if form.result is not None:
         return 1
     share = -(-form.row.extent // width) // target.threads
-    return max(n for n in (1, 2, 4) if n <= max(share, 1))
+    held = target.l2_bytes // 2 // (4 * width * _depth(form))
+    return max(n for n in (1, 2, 4, 8) if n <= max(min(share, held), 1))
+
+
+def _depth(form: Form) -> int:
+    """How many products make a score."""
+    return math.prod(i.extent for i in form.scores.iters if i.kind == "reduce")
 
 
 # ---- the trace
@@ -206,6 +225,9 @@ class _Builder:
         stored, scores = form.stored, form.scores
         along = form.axis.along[stored.name]
         tile, keys = self._number("tile"), self._number("keys")
+        most = keys if form.result is None else max(keys, self._number("features"))
+        if not fits(most, self._number("vectors"), registers(self.target)):
+            raise ScheduleError(f"expected a tile of registers, found {most} by {self._number('vectors')} vectors")
         if form.axis.extent % tile and tile % keys:
             raise ScheduleError(f"expected register tiles that divide a tile of {tile} that is cut, found {keys}")
         self._by_width(stored.name, form.rows[stored.name])

@@ -117,13 +117,13 @@ class BlockStores(BlockMemory):
             self._store_rows(corner, self._interleaved(t, values, missing), count, t)
 
     def _interleaved(self, t: VType, values: list[str], missing: int) -> list[str]:
-        """Values interleaved with each other; booleans as integers, since masks have no shuffles."""
+        """Values interleaved with each other; booleans as bytes, since masks have no shuffles."""
         b = self.builder
         if t.dtype != "bool":
             return interleaved(b, t, values + ["poison"] * missing)
-        wide = t.with_dtype("int32")
-        numbers = [b.cast("zext", v, t, wide) for v in values] + ["poison"] * missing
-        return [b.compare("ne", wide, v, "zeroinitializer") for v in interleaved(b, wide, numbers)]
+        bytewise = t.with_dtype("int8")
+        numbers = [b.cast("zext", v, t, bytewise) for v in values] + ["poison"] * missing
+        return [b.compare("ne", bytewise, v, "zeroinitializer") for v in interleaved(b, bytewise, numbers)]
 
     def _corners(self, across: Iter) -> Iterator[Point]:
         assert self._wide is not None

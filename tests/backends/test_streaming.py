@@ -66,3 +66,28 @@ def test_every_decision_gives_the_same_result(target, rng):
             continue
         tried.check(run(tried, sketch.build(point), target), str(point))
         tried_points += 1
+
+
+@pytest.mark.parametrize("target", [HOST, NARROW], ids=["host", "narrow"])
+def test_deep_scores_take_narrow_and_tall_register_tiles(target):
+    """The rows that stay are then not read anew from the second cache for every few keys."""
+    shallow, deep = (
+        streamed(FORMS["log-sum-exp"], arguments(FORMS["log-sum-exp"], (512, 256, depth, 1), 0, False))
+        for depth in (16, 1024)
+    )
+    assert shallow is not None and deep is not None
+    sketch = sketch_of(deep, target)
+    wide, narrow = sketch_of(shallow, target).default, sketch.default
+    assert narrow["vectors"] == 2 <= wide["vectors"]
+    assert narrow["keys"] >= wide["keys"]
+    width = 2 * target.vector_bits // 32
+    assert width * int(narrow["rows"]) * 1024 * 4 <= max(target.l2_bytes // 2, width * 1024 * 4)
+
+
+def test_register_tiles_that_do_not_fit_are_refused():
+    tried = streamed(FORMS["plain"], arguments(FORMS["plain"], (512, 256, 64, 64), 0, False))
+    assert tried is not None
+    sketch = sketch_of(tried, HOST)
+    for name in ("keys", "features"):
+        with pytest.raises(ScheduleError, match="tile of registers"):
+            sketch.build({**sketch.default, name: 12, "vectors": max(sketch.choices["vectors"])})

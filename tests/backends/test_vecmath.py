@@ -17,6 +17,7 @@ from tilewright.backends.llvm.vecmath import SUPPORTED, emit
 from tilewright.bench.vecmath import CONFIGURATIONS, MAX_ULP, REFERENCES, elementwise, stratified, ulp_error, worst
 from tilewright.ir.dtypes import FLOATS, to_numpy
 from tilewright.ir.elementwise import SIGNATURES
+from tilewright.passes.legalize import POLYNOMIALS
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = np.array(
@@ -393,3 +394,26 @@ def test_division_by_constants_equals_jax(dtype: str, divisor: int, rng: np.rand
         for found, function in zip(out, (lax.div, lax.rem), strict=True):
             wanted = jax.jit(lambda v, f=function: f(v, jnp.full_like(v, divisor)))(x)
             np.testing.assert_array_equal(found[:256], np.asarray(wanted))
+
+
+PLAIN = sorted(
+    name
+    for name, types in SUPPORTED.items()
+    if "float32" in types and name in SIGNATURES and not SIGNATURES[name].params and SIGNATURES[name].result == "same"
+)
+_FEW = 24
+"""Instructions of a function that a box may be full of."""
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_functions_of_many_instructions_are_known_as_such(name: str) -> None:
+    """Boxes of them become loops; as straight code they would be larger than the caches of instructions."""
+    require("avx2")
+    b = Builder(frozenset(["avx2", "fma"]))
+    t = vtype("float32", 8)
+    args = [f"%x{n}" for n in range(SIGNATURES[name].arity)]
+    b.begin("f", [(t.text, a) for a in args])
+    emit(b, name, t, args)
+    b.end()
+    instructions = sum(" = " in line for line in b.module().splitlines())
+    assert name in POLYNOMIALS or instructions <= _FEW, f"{instructions} instructions"

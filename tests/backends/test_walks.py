@@ -10,6 +10,7 @@ import pytest
 from guarded_memory import run_native
 from hypothesis import given
 from hypothesis import strategies as st
+from streaming_forms import FORMS, arguments, streamed
 
 from tilewright.backends.llvm import link, toolchain, walks
 from tilewright.backends.llvm.access import Scopes
@@ -21,7 +22,7 @@ from tilewright.ir.loop import Buffer, For, LoopFunc, Seq, walk
 from tilewright.ir.target import Target, detect_target
 from tilewright.ir.text import parse_ir
 from tilewright.passes.legalize import legalize
-from tilewright.passes.next_parts import Part
+from tilewright.passes.next_parts import Part, next_parts
 from tilewright.passes.schedule import replay
 from tilewright.search.sketch import sketches
 
@@ -72,6 +73,51 @@ def test_what_the_second_level_cache_holds_and_constants_are_not_fetched():
     assert parts_of(product(4, 64, 64, 64), target) == {}
     found = parts_of(product(64, 128, 128, 128, "constant"), target)
     assert {name for names in found.values() for name in names} == {"x", "y"}
+
+
+@pytest.mark.parametrize(("form", "tiles"), [("masked-inf", {"x1", "x2", "x3"}), ("log-sum-exp", {"x1"})])
+def test_tiles_of_a_streamed_axis_are_fetched_one_after_the_other(form, tiles):
+    """Also those of a mask: a whole row of them would be gone when its turn comes."""
+    target = replace(SMALL_CACHES, l1_bytes=48 << 10, l2_bytes=1 << 20)
+    tried = streamed(FORMS[form], arguments(FORMS[form], (512, 4160, 64, 64), 0, False))
+    assert tried is not None
+    func, lanes = tried.task.workload.func, target.vector_bits // 32
+    sketch = sketches(func, target)[0]
+    legal = legalize(replay(func, sketch.build(sketch.default)), lanes)
+    found = {loop: {p.buffer for p in parts} for loop, parts in walks.walked_parts(legal, lanes, target).items()}
+    (streaming,) = (loop for loop in found if loop.startswith("reduce_max"))
+    assert found[streaming] == tiles
+    assert not any(tiles & buffers for loop, buffers in found.items() if loop != streaming)
+
+
+_SUMS = """tilewright loop ir 1
+func sums
+  input x: float32[4, 1024]
+  input w: float32[1024, 512]
+  output y: float32[4, 512]
+  alloc t: float32[4, 512]
+    block first [i: 0..4, j: 0..512]
+      t[i, j] = 0.0:float32
+    for k0 in 0..16
+      alloc p: float32[4, 512]
+        block init [i: 0..4, j: 0..512]
+          p[i, j] = 0.0:float32
+        block update [i: 0..4, j: 0..512, k: 0..64 reduce]
+          p[i, j] sum= mul(x[i, k + 64*k0], w[k + 64*k0, j])
+        block join [i: 0..4, j: 0..512]
+          {join}
+    block store [i: 0..4, j: 0..512]
+      y[i, j] = t[i, j]
+"""
+
+
+@pytest.mark.parametrize(("join", "fetched"), [("t[i, j] sum= p[i, j]", set()), ("t[i, j] = p[i, j]", {"x", "w"})])
+def test_loops_over_partial_sums_fetch_nothing(join, fetched):
+    """What goes on outside reads the same rows again, unless something else is made of each sum."""
+    func = parse_ir(_SUMS.format(join=join))
+    loops = [s for s in walk(func.body) if isinstance(s, For)]
+    found = next_parts(func, loops, 1 << 20)
+    assert {p.buffer for parts in found.values() for p in parts} == fetched
 
 
 def _visited(parts: tuple[Part, ...], buffer: Buffer, trips: int, steps: int, monkeypatch) -> list[list[int]]:
