@@ -18,7 +18,7 @@ from .compare import MARGIN, compare, comparison_text
 from .html import PageError, need_page_libraries, write_html
 from .peers.base import PEERS
 from .report import ReportError, SuiteOptions, load_report
-from .runner import at_most, expected_seconds, run_suite, suite_options
+from .runner import ROUNDS, at_most, expected_seconds, run_suite, suite_options
 from .table import table_text
 
 
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", help="tuning time per row and allocator mode, for example 20s")
     parser.add_argument("--peers", default="", help=f"comma-separated, some of {', '.join(PEERS)}")
     parser.add_argument("--repeats", type=int, help="processes per row and allocator mode")
-    parser.add_argument("--rounds", type=int, default=30, help="most samples of a side per process")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="most samples of a side per process")
     parser.add_argument("--timing", type=float, help="seconds of sampling per process")
     parser.add_argument("--row-timeout", type=float, default=600.0, help="seconds a row may take")
     parser.add_argument("--accuracy-inputs", type=int, default=1, help="inputs to compare with float64, 1 to 4")
