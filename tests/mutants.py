@@ -126,7 +126,7 @@ MUTANTS = (
     # streaming
     Mutant(
         "passes/stream_blocks.py",
-        'self.row("repair", self.repair, Apply("exp", (gap,), dtype))',
+        'self.row("repair", self.repair, Apply(self.parts.exp, (gap,), dtype))',
         'self.row("repair", self.repair, Const(1.0, dtype))',
         STREAM,
     ),
