@@ -125,30 +125,36 @@ define internal ptr @phase_at(ptr %plan, ptr %group, i64 %number) alwaysinline {
   ret ptr %phase
 }
 
-; Run a group on this thread: no claims, no counters, no cuts.
-define internal void @run_group_alone(ptr %block, ptr %plan, ptr %scratch, ptr %group) {
+; Run a group on this thread: no claims, no counters, no cuts. `number` phases came before; returns how many did then.
+define internal i64 @run_group_alone(ptr %block, ptr %plan, ptr %scratch, ptr %group, i64 %number) {
 entry:
   %phases = load i64, ptr Group.phases(%group)
   %count = load i64, ptr Group.count(%group)
   br label %loop
 loop:
   %turn = phi i64 [ 0, %entry ], [ %next_turn, %again ]
+  %n = phi i64 [ %number, %entry ], [ %k, %again ]
   %more = icmp ult i64 %turn, %count
   br i1 %more, label %each, label %done
 each:
   %p = phi i64 [ 0, %loop ], [ %next_p, %one ]
+  %k = phi i64 [ %n, %loop ], [ %next_k, %one ]
   %left = icmp ult i64 %p, %phases
   br i1 %left, label %one, label %again
 one:
   %phase = call ptr @phase_at(ptr %plan, ptr %group, i64 %p)
+  call void @observe(i64 0, i64 %k, i64 $ENTERS)
   call void @run_chunk(ptr %block, ptr %plan, ptr %scratch, ptr %phase, i64 %turn, i64 0, i64 1)
+  call void @observe(i64 0, i64 %k, i64 $SHARED)
+  call void @observe(i64 0, i64 %k, i64 $LEAVES)
   %next_p = add i64 %p, 1
+  %next_k = add i64 %k, 1
   br label %each
 again:
   %next_turn = add i64 %turn, 1
   br label %loop
 done:
-  ret void
+  ret i64 %n
 }
 
 ; Run the whole plan on this thread.
@@ -158,11 +164,12 @@ entry:
   br label %loop
 loop:
   %number = phi i64 [ 0, %entry ], [ %next, %one ]
+  %phases = phi i64 [ 0, %entry ], [ %so_far, %one ]
   %more = icmp ult i64 %number, %count
   br i1 %more, label %one, label %done
 one:
   %group = call ptr @group_at(ptr %plan, i64 %number)
-  call void @run_group_alone(ptr %block, ptr %plan, ptr %scratch, ptr %group)
+  %so_far = call i64 @run_group_alone(ptr %block, ptr %plan, ptr %scratch, ptr %group, i64 %phases)
   %next = add i64 %number, 1
   br label %loop
 done:

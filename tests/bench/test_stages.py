@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tilewright.backends.llvm import ffi
 from tilewright.backends.llvm.ffi import bind_plan, recording_code
 from tilewright.bench.instructions import innermost_loops
 from tilewright.bench.stages import compiled, main, phase_times, profile, stage_work
@@ -43,7 +44,9 @@ def test_phase_times_are_medians_over_calls_and_leave_out_who_came_late() -> Non
     assert (second.seconds, second.waiting) == (2.0, 1.0)
 
 
-def test_every_phase_of_a_block_is_recorded() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_phase_of_a_block_is_recorded(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffi, "_usable_threads", lambda: threads)
     outcome, _ = compiled("kernels", "mobilenetv2-block", 0, ":memory:")
     (native,) = outcome.natives
     phases, moments, _ = profile(native, 5, None)

@@ -39,11 +39,12 @@ def cut_up(fn: Callable[..., Any], *args: Any) -> Partition:
 
 def assembled(parts: Partition, in_place: bool = True) -> tuple[Graph, list[NativePlan]]:
     """A partition's program, every region by a kernel."""
-    predictions = Predictions(host())
-    built = build_all([(t.key, t.workload.func, predictions.traces(t)[0]) for t in parts.tasks.values()], host())
+    target = replace(host(), threads=2)
+    predictions = Predictions(target)
+    built = build_all([(t.key, t.workload.func, predictions.traces(t)[0]) for t in parts.tasks.values()], target)
     kernels = {key: (trace, kernel) for (key, trace), kernel in built.items() if not isinstance(kernel, Exception)}
     choices = {k: Choice(t, b if in_place else replace(b, in_place=())) for k, (t, b) in kernels.items()}
-    return assemble(parts, choices, host())
+    return assemble(parts, choices, target)
 
 
 def in_place_stages(plan: ExecPlan) -> int:
