@@ -23,6 +23,9 @@ _MOST_VECTORS = 4
 _LEAST_VECTORS = 2
 """A register tile of one vector would read an element for every multiply-add."""
 _STEPS = (1, 2, 4, 6, 8, 12)
+_ROWS = (1, 2, 4, 8)
+_MOST_ROWS = 256
+"""Rows for which a tile of the axis is usually read once: the nearest cache hardly holds the scores of more."""
 _REDUCED = 4
 """Scores per row that one iteration of a maximum or a plain sum takes in."""
 
@@ -57,7 +60,7 @@ def streaming(func: LoopFunc, target: Target) -> Sketch | None:
         "keys": steps,
         "features": steps if form.result is not None else (usual,),
         "unroll": (1, 2),
-        "rows": (1, 2, 4, 8) if form.result is None else (1,),
+        "rows": _ROWS if form.result is None else (1,),
     }
     return Sketch("streaming", choices, default, lambda d: _Builder(form, d, target).trace())
 
@@ -75,8 +78,8 @@ def _usual_rows(form: Form, width: int, target: Target) -> int:
     if form.result is not None:
         return 1
     share = -(-form.row.extent // width) // target.threads
-    held = target.l2_bytes // 2 // (4 * width * _depth(form))
-    return max(n for n in (1, 2, 4, 8) if n <= max(min(share, held), 1))
+    held = min(target.l2_bytes // 2 // (4 * _depth(form)), _MOST_ROWS) // width
+    return max(n for n in _ROWS if n <= max(min(share, held), 1))
 
 
 def _depth(form: Form) -> int:
