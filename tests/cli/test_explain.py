@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tilewright.ir.target import detect_target
 from tilewright.passes.pipeline import GRAPH_PASSES
 
 Cli = Callable[..., Any]
@@ -62,7 +63,8 @@ def test_passes_show_what_they_changed(whole: str) -> None:
 def test_regions_name_their_workloads(whole: str) -> None:
     stages = stages_of(whole)
     regions = re.findall(r"^// region (\d+): (\w+) -> %\d+, workload (\w+)", stages["regions"], re.MULTILINE)
-    assert [int(number) for number, _, _ in regions] == list(range(len(regions))) and len(regions) > 1
+    assert [int(number) for number, _, _ in regions] == list(range(len(regions)))
+    assert len(regions) > (2 if detect_target().threads > 1 else 1)  # one thread streams more of them together
     assert regions[0][1] == "contraction"
     for _, _, workload in regions:
         for stage in ("workloads", "schedules", "scheduled"):
