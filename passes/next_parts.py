@@ -58,13 +58,14 @@ def next_parts(func: LoopFunc, loops: list[For], most_bytes: int) -> dict[str, t
         Parts by loop name. A parameter belongs to one loop of each nest.
     """
     outputs = {b.name for b in func.outputs}
-    ways = {loop.name: _ways(loop, outputs) for loop in loops}
+    writing = [loop for loop in loops if any(b.write.buffer in outputs for b in blocks(loop.body))]
+    streaming = [loop for loop in loops if all(loop is not w for w in writing) and _streams(loop)]
     found: dict[str, tuple[Part, ...]] = {}
     # Tiles of a streamed axis first: a whole row of them would be gone before its use, since all of them pass through.
-    for loop in sorted((w for w in loops if ways[w.name]), key=lambda w: ways[w.name] != _STREAMED_WAYS):
+    for loop, ways in (*((s, _STREAMED_WAYS) for s in streaming), *((w, _WAYS) for w in writing)):
         nest = [w.name for w in loops if w is loop or _inside(w, loop) or _inside(loop, w)]
         known = {p.buffer for name in nest for p in found.get(name, ())}
-        if parts := tuple(_parts(func, loop, most_bytes, ways[loop.name], known)):
+        if parts := tuple(_parts(func, loop, most_bytes, ways, known)):
             found[loop.name] = parts
     return found
 
@@ -73,16 +74,12 @@ def _inside(inner: For, outer: For) -> bool:
     return any(s is inner for s in walk(outer.body))
 
 
-def _ways(loop: For, outputs: set[str]) -> int:
-    """Lines of one place in the cache that a part of an iteration may take: none if others read the same rows again."""
+def _streams(loop: For) -> bool:
+    """Whether something is made of sums that begin and end inside: scores, not partial sums of what goes on."""
     inside = list(blocks(loop.body))
-    if any(b.write.buffer in outputs for b in inside):
-        return _WAYS
     plain = [b for b in inside if b.monoid is None]
-    # Sums that begin and end inside are scores if something is made of them, else partial sums of what goes on outside.
     whole = {b.write.buffer for b in inside if b.monoid is not None} & {b.write.buffer for b in plain}
-    streamed = any(r.buffer in whole for b in plain for r in reads(b.value))
-    return _STREAMED_WAYS if streamed else 0
+    return any(r.buffer in whole for b in plain for r in reads(b.value))
 
 
 def _parts(func: LoopFunc, loop: For, most_bytes: int, ways: int, known: set[str]) -> Iterator[Part]:
