@@ -16,6 +16,7 @@ from ..ir.infer import BINARY, COMPARE, UNARY
 from .convolution import channels_last, whole_phases
 from .fold_windows import window_of_constant
 from .manager import Rewriter, RewriteRule, apply_rules
+from .outer import product_without_sum
 from .static_update import UPDATE, scatter_of_window, update_of_everything
 from .transposes import (
     squeeze_before_transpose,
@@ -419,6 +420,7 @@ RULES: tuple[RewriteRule, ...] = (
     _rule(window_before_transpose, "reduce_window_max", "reduce_window_min", "reduce_window_sum"),
     _rule(squeeze_before_transpose, "squeeze"),
     _rule(transpose_of_product, "transpose"),
+    _rule(product_without_sum, "dot_general"),
     _rule(_window_of_constant, "reduce_window_sum"),
     _rule(_slice_of_slice, "slice"),
     _rule(scatter_of_window, "scatter"),
