@@ -114,9 +114,20 @@ def _product(low: Lowering, op: Op, buffer: Buffer, left: Expr, right: Expr) -> 
     return Apply("mul", (left, right), buffer.dtype)
 
 
+def _summed_in_order(
+    contracted: tuple[tuple[int, ...], tuple[int, ...]], left_rank: int, right_rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Contracted axes as they lie in the operand that is read element by element: the one without the vectors."""
+    left, right = contracted
+    vectors_left = right_rank - 1 in right and left_rank - 1 not in left
+    pairs = sorted(zip(left, right, strict=True), key=lambda pair: pair[vectors_left])
+    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+
 def _dot_general(low: Lowering, op: Op, buffer: Buffer) -> None:
-    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = op.params["dimension_numbers"]
+    contracted, (lhs_batch, rhs_batch) = op.params["dimension_numbers"]
     left, right = (low.graph.types[v] for v in op.operands)
+    lhs_contract, rhs_contract = _summed_in_order(contracted, left.rank, right.rank)
     iters, index = low.box(buffer.shape)
     reduced, over = low.reduced(tuple(left.shape[a] for a in lhs_contract))
     batch = dict(zip(lhs_batch, index, strict=False))
