@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..ir import dtypes
-from ..ir.affine import AffineExpr
+from ..ir.affine import AffineExpr, Range
 from ..ir.lanes import widest
 from ..ir.loop import (
     Apply,
@@ -29,6 +30,7 @@ from ..ir.loop import (
     reads,
 )
 from ..passes.decide import by_place
+from .shares import box_ranges, held, narrowed, remaining
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -36,13 +38,14 @@ _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
 _CHEAP_CYCLES = 0.5
+_VECTOR_BYTES = 64
+"""Of the vectors that parts along the last axis are filled up to."""
 _WIDE = 2.0
 """How many times as long those take in float64."""
 _BFLOAT16_ROUNDING = 2.0
 _CONSTANT_DIVISION = 6.0
 _INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
 """Cycles per vector of a division of integers, by their bytes: in floats, the widest ones one after the other."""
-_MOST_TRIED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,14 +161,14 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         tuple(b.write.buffer for b in found),
         members,
         reduced[main],
-        np.array([_cycles(b, b is update) for b in found]),
+        np.array([_cycles(b, b is update, widest(func)) for b in found]),
         update.monoid is not None and _multiplies(update),
         tuple(b.monoid == "sum" and _multiplies(b) for b in found),
         reduced,
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
         widest(func),
-        math.prod(_holds(update, condition) for condition in update.guard),
+        math.prod(held(update, condition) for condition in update.guard),
     )
 
 
@@ -194,37 +197,31 @@ def _points(block: Block) -> int:
     return math.prod(i.extent for i in block.iters)
 
 
-def _holds(block: Block, condition: AffineExpr) -> float:
-    """Share of a box in which a condition holds; 1 if loops take part in it or there are too many points to try."""
-    iters = [i for i in block.iters if i.name in condition.variables()]
-    known = len(iters) == len(condition.variables()) and all(i.lower.is_constant for i in iters)
-    if not known or math.prod(i.extent for i in iters) > _MOST_TRIED:
-        return 1.0
-    spans = [range(i.lower.const, i.lower.const + i.extent) for i in iters]
-    points = list(itertools.product(*spans))
-    names = [i.name for i in iters]
-    held = sum(condition.evaluate(dict(zip(names, point, strict=True))) >= 0 for point in points)
-    return held / max(len(points), 1)
-
-
-def _cycles(block: Block, main: bool) -> float:
+def _cycles(block: Block, main: bool, element_bytes: int) -> float:
     """Cycles per vector of a Block's value; a multiply-add of the main Block counts elsewhere.
 
-    What does not depend on the last axis written is computed once per row and counts nothing.
+    What does not depend on the last axis written is computed once per row and counts nothing. Of what is chosen by
+    place, each part counts where it is chosen.
     """
     last = block.write.index[-1].variables() if block.write.index else frozenset[str]()
     inner = last | {i.name for i in block.iters if i.kind == "reduce"}
+    vector, lanes = next(iter(last)) if len(last) == 1 else None, _VECTOR_BYTES // element_bytes
     total = 0.0
-    pending: list[tuple[Expr, bool]] = [(block.value, main)]
+    pending: list[tuple[Expr, bool, Mapping[str, Range]]] = [(block.value, main, box_ranges(block))]
     while pending:
-        expr, free = pending.pop()
-        if isinstance(expr, Apply) and expr.op == "select_n" and by_place(expr.args[0]):
-            pending += [(arg, False) for arg in expr.args[1:]]  # loops are cut so that it is decided nearly everywhere
+        expr, free, ranges = pending.pop()
+        if isinstance(expr, Where):
+            pending.append((expr.then, False, narrowed(ranges, expr.condition)))
+            pending.append((expr.orelse, False, narrowed(ranges, -expr.condition - 1)))
+        elif isinstance(expr, Apply) and expr.op == "select_n" and by_place(expr.args[0]):
+            # Loops are cut so that it is decided nearly everywhere.
+            pending += [(arg, False, ranges) for arg in expr.args[1:]]
         elif isinstance(expr, Apply) and _varies(expr, inner):
-            total += 0.0 if free and expr.op == "mul" else _cost(expr)
-            pending += [(arg, False) for arg in expr.args]
-        elif isinstance(expr, Where | Let):
-            pending += [(part, False) for part in operands(expr)]
+            if not (free and expr.op == "mul"):
+                total += _cost(expr) * remaining(block, ranges, vector, lanes)
+            pending += [(arg, False, ranges) for arg in expr.args]
+        elif isinstance(expr, Let):
+            pending += [(part, False, ranges) for part in operands(expr)]
     return total
 
 
@@ -248,9 +245,9 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
     params = {b.name for b in func.params}
     out: dict[tuple[object, ...], Access] = {}
     for number, block in enumerate(found):
-        parts = {id(r) for r, conditions in chosen_reads(block.value) if conditions}
-        pairs = [(r.buffer, r.index, False, id(r) in parts) for r in _distinct(block.value)]
-        for name, index, writes, part in [*pairs, (block.write.buffer, block.write.index, True, False)]:
+        chosen = {id(r): conditions for r, conditions in chosen_reads(block.value) if conditions}
+        pairs = [(r.buffer, r.index, False, chosen.get(id(r), ())) for r in _distinct(block.value)]
+        for name, index, writes, conditions in [*pairs, (block.write.buffer, block.write.index, True, ())]:
             strides = np.zeros((len(index), len(columns)), int)
             for axis, expr in enumerate(index):
                 for variable in expr.variables():
@@ -260,16 +257,17 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
             buffer = table[name]
             shape = np.array(buffer.shape, int)
             size = dtypes.itemsize(buffer.dtype)
-            share = _share(block, index, shape) if part else 1.0
+            share = _share(block, index, shape, conditions) if conditions else 1.0
             out[key] = Access(name, number, name not in params, writes, strides, shape, size, share)
     return list(out.values())
 
 
-def _share(block: Block, index: Index, shape: np.ndarray) -> float:
-    """The part of a box at which one of several parts is read: as many points as that has elements."""
+def _share(block: Block, index: Index, shape: np.ndarray, conditions: Sequence[AffineExpr]) -> float:
+    """The part of a box at which one of several parts is read: at most as many points as that has elements."""
     names = {n for e in index for n in e.variables()}
     points = math.prod(i.extent for i in block.iters if i.name in names)
-    return min(1.0, float(np.prod(shape, dtype=float)) / max(points, 1))
+    elements = min(1.0, float(np.prod(shape, dtype=float)) / max(points, 1))
+    return min(elements, remaining(block, functools.reduce(narrowed, conditions, box_ranges(block))))
 
 
 def _stride(expr: AffineExpr, variable: str) -> int:

@@ -18,8 +18,9 @@ from .anatomy import Access, WorkloadAnatomy
 from .banded import banded_seconds
 from .nest import Nests, read_nests
 from .stream import stream_seconds
+from .strided import lane_loads
 
-FEATURE_VERSION = 7
+FEATURE_VERSION = 8
 
 FEATURE_NAMES = (
     "log_predicted",  # seconds that the roofline predicts; the learned models correct this
@@ -86,8 +87,6 @@ _LANE_TAIL_CYCLES = 30.0
 """For what is left of a reduction when the lanes don't divide it, per tile."""
 _TRANSPOSED_CYCLES = 8.0
 """For a vector of results that is accumulated in one buffer and read, transposed, from another."""
-_LINE_LOADS = 16.0
-"""Loads that a lane takes which lies in a cache line of its own, where nothing is computed that hides it."""
 _LINE_BYTES = 64
 _PICKED_STRIDE = 4
 """Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
@@ -290,7 +289,8 @@ class FeatureExtractor:
             gathers = moves & (inner != 1) & ~nests.packed
             picked = gathers & (inner > 1) & (inner <= _PICKED_STRIDE)
             apart = gathers & ~picked & ~self.work.reduces.any()
-            elements = elements * access.share * np.where(apart, _LINE_LOADS, 1.0)
+            per_lane = lane_loads(access, nests, self.target) if apart.any() else 1.0
+            elements = elements * access.share * np.where(apart, per_lane, 1.0)
             # Of an access that strides along its last axis, elements between those in use count as well.
             vectors = elements * tile.vectors / np.maximum(tile.vector_values, 1)
             total += np.where((moves & ~gathers) | picked, vectors, elements)
