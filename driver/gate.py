@@ -30,6 +30,10 @@ _ONE_SIDED_95 = 1.645
 _SURELY = 4.0
 """Standard errors by which the mean has to gain: times have heavy tails, and it is looked at after each round. Where it
 is meant to decide, it gains by many more."""
+_STALLED = 1.25
+"""How many times as long as the baseline ours may take on the average, the longest samples of either left out. Noise
+does not reach that where the middle gains."""
+_LEFT_OUT = 0.025
 _SAMPLE_S = 1e-4
 """Shorter programs are called several times per sample: the clock and what goes before a call count less then."""
 
@@ -156,7 +160,18 @@ class Comparison:
         XLA hands programs that it does not take for cheap to a thread of its own. Where that one sleeps, a call of 6
         microseconds takes 30, and about half of the pairs may be such ones: then the middle says nothing.
         """
-        return self.lower_bound > 1.0 or (self.mean_bound > 1.0 and self.upper_bound >= 1.0)
+        faster = self.lower_bound > 1.0 or (self.mean_bound > 1.0 and self.upper_bound >= 1.0)
+        return faster and not self.stalls
+
+    @property
+    def stalls(self) -> bool:
+        """Whether ours now and then takes so long that it is slower on the average, however fast it is in the middle.
+
+        Where other threads spin, as those of LAPACK do after a call, a thread that is waited for may get its turn after
+        milliseconds.
+        """
+        ours, usual = (_mean_but_longest(times) for times in (self.native_s, self.baseline_s))
+        return ours > _STALLED * usual
 
     @property
     def open(self) -> bool:
@@ -169,6 +184,11 @@ class Comparison:
 
     def _ratios(self) -> np.ndarray:
         return np.asarray(self.baseline_s) / np.asarray(self.native_s)
+
+
+def _mean_but_longest(times: Sequence[float]) -> float:
+    left_out = math.ceil(_LEFT_OUT * len(times))
+    return float(np.sort(times)[: len(times) - left_out].mean()) if len(times) > left_out else 0.0
 
 
 def compare_speed(native: Run, baseline: Run, examples: Sequence[Any], seconds: float, rounds: int = 1) -> Comparison:

@@ -68,7 +68,8 @@ class LastCheck:
         outcome.comparison = compare_speed(ours, self._baseline, self._examples, GATE_SECONDS, GATE_ROUNDS)
         if not outcome.comparison.gains:
             speedup, least = outcome.comparison.speedup, outcome.comparison.lower_bound
-            outcome.keep_original(f"not surely faster than jax.jit ({speedup:.2f}x, at least {least:.2f}x)")
+            doubt = "slower on the average" if outcome.comparison.stalls else "not surely faster"
+            outcome.keep_original(f"{doubt} than jax.jit ({speedup:.2f}x, at least {least:.2f}x)")
 
     @property
     def _parts(self) -> Partition:

@@ -21,6 +21,7 @@ from ..backends.measure.runner import WorkerRunner
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import SHIP_RATIO, predict_xla
 from ..database.store import Database
+from ..frontends.solvers import uses_solver_threads
 from ..ir.graph import Graph
 from ..ir.target import Target, detect_target
 from ..passes.manager import PassManager
@@ -119,6 +120,8 @@ class Driver:
         key = graph_key(optimized)
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
+        if not measuring and self.target.threads > 1 and uses_solver_threads(optimized):
+            return outcome.keep_original("LAPACK's threads may hold up native ones: an effort of 1 measures that")
         contest = self._contest(parts) if measuring else None
         parts = outcome.parts = self._timed("layout", lambda: self._laid_out(parts, contest, examples))
         parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, contest, examples))

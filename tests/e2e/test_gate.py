@@ -88,6 +88,23 @@ def test_slower_in_the_middle_is_no_gain_whatever_the_average() -> None:
     assert not comparison.gains and not comparison.open
 
 
+def test_now_and_then_far_slower_is_no_gain_however_fast_it_is_in_the_middle() -> None:
+    usual = (1.0,) * 80
+    assert Comparison(usual, (0.5,) * 80).gains
+    assert Comparison(usual, (0.5,) * 78 + (20.0,) * 2).gains, "two interruptions of 80 say nothing"
+    stalling = Comparison(usual, (0.5,) * 74 + (20.0,) * 6)
+    assert stalling.lower_bound > 1.9 and stalling.stalls and not stalling.gains
+    both = Comparison((*usual[6:], *(20.0,) * 6), (0.5,) * 74 + (20.0,) * 6)
+    assert both.gains and not both.stalls
+
+
+@pytest.mark.parametrize("name", ["normal", "spikes"])
+def test_noise_hardly_ever_stalls(name: str) -> None:
+    rng = np.random.default_rng(1)
+    times = 1e-6 * np.exp(NOISE[name](rng, (200, 2, 4 * PAIRS)))
+    assert sum(Comparison(tuple(a), tuple(b / 1.05)).stalls for a, b in times) <= 2
+
+
 NOISE = {
     "normal": lambda rng, shape: 0.2 * rng.standard_normal(shape),
     "heavy tails": lambda rng, shape: 0.1 * rng.standard_t(1.5, shape),
