@@ -19,6 +19,28 @@ COMPLEX = ("complex64", "complex128")
 _KNOWN = frozenset((*FLOATS, *INTEGERS, BOOL, *COMPLEX))
 
 
+LOSSLESS = {
+    ("float16", "float32"),
+    ("float16", "float64"),
+    ("bfloat16", "float32"),
+    ("bfloat16", "float64"),
+    ("float32", "float64"),
+    ("int8", "int16"),
+    ("int8", "int32"),
+    ("int8", "int64"),
+    ("int16", "int32"),
+    ("int16", "int64"),
+    ("int32", "int64"),
+    ("uint8", "uint16"),
+    ("uint8", "uint32"),
+    ("uint8", "uint64"),
+    ("uint16", "uint32"),
+    ("uint16", "uint64"),
+    ("uint32", "uint64"),
+}
+"""Pairs of element types of which the second one holds every value of the first."""
+
+
 def is_float(dtype: str) -> bool:
     """Whether ``dtype`` is a real floating point type."""
     return dtype in FLOATS

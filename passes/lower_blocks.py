@@ -120,7 +120,7 @@ def _summed_in_order(
     """Contracted axes as they lie in the operand that is read element by element: the one without the vectors."""
     left, right = contracted
     vectors_left = right_rank - 1 in right and left_rank - 1 not in left
-    pairs = sorted(zip(left, right, strict=True), key=lambda pair: pair[vectors_left])
+    pairs = sorted(zip(left, right, strict=True), key=lambda pair: pair[1] if vectors_left else pair[0])
     return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir.dtypes import BOOL
+from ..ir.dtypes import BOOL, LOSSLESS
 from ..ir.graph import Op
 from .manager import Rewriter
 
@@ -10,15 +10,21 @@ from .manager import Rewriter
 def product_without_sum(op: Op, r: Rewriter) -> int | None:
     """A product over no axis is a multiplication of stretched operands, which joins the elementwise work around it."""
     (contracted, _), (batch, other) = op.params["dimension_numbers"]
-    if contracted or op.type.dtype == BOOL:
-        return None
     left, right = op.operands
+    exact = all(_keeps_values(r.graph.types[v].dtype, op.type.dtype) for v in op.operands)
+    if contracted or op.type.dtype == BOOL or not exact:
+        return None
     free = r.graph.types[left].rank - len(batch)
     factors = (
         _stretched(op, left, _places(r.graph.types[left].rank, batch, 0), r),
         _stretched(op, right, _places(r.graph.types[right].rank, other, free), r),
     )
     return r.builder.add("mul", factors, {}, op.types)[0]
+
+
+def _keeps_values(source: str, target: str) -> bool:
+    """Whether operands may be converted before they are multiplied, and not the product afterwards."""
+    return source == target or (source, target) in LOSSLESS
 
 
 def _places(rank: int, batch: tuple[int, ...], skipped: int) -> tuple[int, ...]:

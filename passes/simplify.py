@@ -28,25 +28,6 @@ from .unit_axes import axes_through_product
 
 _SPREADABLE = (BINARY - {"add_any", "igamma", "igammac", "polygamma", "zeta"}) | COMPARE
 _UNIFORM_LIMIT = 4096  # larger constants are not searched for being the same number throughout
-_LOSSLESS = {
-    ("float16", "float32"),
-    ("float16", "float64"),
-    ("bfloat16", "float32"),
-    ("bfloat16", "float64"),
-    ("float32", "float64"),
-    ("int8", "int16"),
-    ("int8", "int32"),
-    ("int8", "int64"),
-    ("int16", "int32"),
-    ("int16", "int64"),
-    ("int32", "int64"),
-    ("uint8", "uint16"),
-    ("uint8", "uint32"),
-    ("uint8", "uint64"),
-    ("uint16", "uint32"),
-    ("uint16", "uint64"),
-    ("uint32", "uint64"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +202,7 @@ def _there_and_back(op: Op, r: Rewriter) -> int | None:
     inner = r.producer(op.operands[0])
     if inner is None or inner.opcode != "convert_element_type" or not same_type(inner.operands[0], op, r):
         return None
-    return inner.operands[0] if (op.type.dtype, inner.type.dtype) in _LOSSLESS else None
+    return inner.operands[0] if (op.type.dtype, inner.type.dtype) in dtypes.LOSSLESS else None
 
 
 def _convert_chain(op: Op, r: Rewriter) -> int | None:
@@ -230,7 +211,7 @@ def _convert_chain(op: Op, r: Rewriter) -> int | None:
     if inner is None or inner.opcode != "convert_element_type":
         return None
     source = r.graph.types[inner.operands[0]].dtype
-    if (source, inner.type.dtype) not in _LOSSLESS or (inner.type.dtype, op.type.dtype) not in _LOSSLESS:
+    if (source, inner.type.dtype) not in dtypes.LOSSLESS or (inner.type.dtype, op.type.dtype) not in dtypes.LOSSLESS:
         return None
     return r.add1("convert_element_type", inner.operands[0], **op.params)
 

@@ -35,7 +35,8 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[
 def numbers(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     array = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     special = np.array([-0.0, np.inf, np.nan, 0.0], np.float32)[: array.size]
-    array.reshape(-1)[: len(special)] = special if array.ndim else array.reshape(-1)[: len(special)]
+    if array.ndim:
+        array.reshape(-1)[: len(special)] = special
     return array
 
 
@@ -75,6 +76,23 @@ def test_element_types(types: str) -> None:
         (got,) = jax.jit(jaxpr_as_fun(emit(graph)))(x, y)
         assert got.dtype == wanted
         np.testing.assert_array_equal(got, jax.jit(product)(x, y))
+
+
+@pytest.mark.parametrize(
+    "types", ["float32 float16", "float32 bfloat16", "float32 int32", "int32 int8", "int8 float32"]
+)
+def test_products_that_are_rounded_afterwards_stay(types: str) -> None:
+    given, wanted = types.split()
+    x, y = np.array([100, 3], given), np.array([100, 0, 7], given)
+
+    def product(x: Any, y: Any) -> Any:
+        return lax.dot_general(x, y, (((), ()), ((), ())), preferred_element_type=wanted)
+
+    try:
+        graph = graph_of(product, (x, y))
+    except (TypeError, ValueError):
+        pytest.skip("JAX has no such product")
+    assert [op.opcode for op in graph.ops] == ["dot_general"]
 
 
 def test_products_of_truths_stay() -> None:
