@@ -21,7 +21,6 @@ from ..ir.loop import (
     IndexValue,
     Let,
     LoopFunc,
-    Read,
     Where,
     blocks,
     buffers,
@@ -30,7 +29,7 @@ from ..ir.loop import (
     reads,
 )
 from ..passes.decide import by_place
-from .shares import box_ranges, held, narrowed, remaining
+from .shares import box_ranges, narrowed, remaining, share_held
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
@@ -39,7 +38,7 @@ _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".spli
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
 _CHEAP_CYCLES = 0.5
 _VECTOR_BYTES = 64
-"""Of the vectors that parts along the last axis are filled up to."""
+"""Of the longest vectors, which parts along the last axis are filled up to."""
 _WIDE = 2.0
 """How many times as long those take in float64."""
 _BFLOAT16_ROUNDING = 2.0
@@ -168,7 +167,7 @@ def dissect(func: LoopFunc) -> WorkloadAnatomy:
         any(r.guard for r in reads(update.value)),
         tuple(_accesses(func, found, columns)),
         widest(func),
-        math.prod(held(update, condition) for condition in update.guard),
+        math.prod(share_held(update, condition) for condition in update.guard),
     )
 
 
@@ -245,9 +244,9 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
     params = {b.name for b in func.params}
     out: dict[tuple[object, ...], Access] = {}
     for number, block in enumerate(found):
-        chosen = {id(r): conditions for r, conditions in chosen_reads(block.value) if conditions}
-        pairs = [(r.buffer, r.index, False, chosen.get(id(r), ())) for r in _distinct(block.value)]
-        for name, index, writes, conditions in [*pairs, (block.write.buffer, block.write.index, True, ())]:
+        found_reads = [(r.buffer, r.index, False, conditions) for r, conditions in chosen_reads(block.value)]
+        distinct = dict.fromkeys([*found_reads, (block.write.buffer, block.write.index, True, ())])
+        for name, index, writes, conditions in distinct:
             strides = np.zeros((len(index), len(columns)), int)
             for axis, expr in enumerate(index):
                 for variable in expr.variables():
@@ -258,6 +257,8 @@ def _accesses(func: LoopFunc, found: tuple[Block, ...], columns: dict[str, int])
             shape = np.array(buffer.shape, int)
             size = dtypes.itemsize(buffer.dtype)
             share = _share(block, index, shape, conditions) if conditions else 1.0
+            if key in out:  # other elements, or the same ones elsewhere
+                share = min(1.0, share + out[key].share)
             out[key] = Access(name, number, name not in params, writes, strides, shape, size, share)
     return list(out.values())
 
@@ -273,7 +274,3 @@ def _share(block: Block, index: Index, shape: np.ndarray, conditions: Sequence[A
 def _stride(expr: AffineExpr, variable: str) -> int:
     """How far a step moves; a variable inside a division or remainder counts as a step of one."""
     return abs(expr.coefficient(variable)) or 1
-
-
-def _distinct(value: Expr) -> list[Read]:
-    return list({(r.buffer, r.index): r for r in reads(value)}.values())

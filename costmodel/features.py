@@ -18,7 +18,7 @@ from .anatomy import Access, WorkloadAnatomy
 from .banded import banded_seconds
 from .nest import Nests, read_nests
 from .stream import stream_seconds
-from .strided import lane_loads
+from .strided import LINE_BYTES, lane_loads
 
 FEATURE_VERSION = 8
 
@@ -87,7 +87,6 @@ _LANE_TAIL_CYCLES = 30.0
 """For what is left of a reduction when the lanes don't divide it, per tile."""
 _TRANSPOSED_CYCLES = 8.0
 """For a vector of results that is accumulated in one buffer and read, transposed, from another."""
-_LINE_BYTES = 64
 _PICKED_STRIDE = 4
 """Vectors of elements at most this far apart are picked from the vectors they lie in; beyond, each is a load."""
 DISPATCH_S = 1.5e-6
@@ -317,7 +316,7 @@ class FeatureExtractor:
         Lines are fetched in pairs, so that of rows of which single lines are touched, their neighbours come along.
         """
         runs = np.stack([_run(a, nests.spans) * a.itemsize for a in self.work.accesses], axis=-1)
-        return np.where((runs >= _LINE_BYTES) & (runs < 2 * _LINE_BYTES), 2 * _LINE_BYTES / runs, 1.0)
+        return np.where((runs >= LINE_BYTES) & (runs < 2 * LINE_BYTES), 2 * LINE_BYTES / runs, 1.0)
 
     def _memory(self, nests: Nests, live: np.ndarray, sets: np.ndarray, paired: np.ndarray) -> dict[str, np.ndarray]:
         target = self.target

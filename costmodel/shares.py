@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..ir.affine import AffineExpr, Range
 from ..ir.loop import Block
@@ -35,7 +35,7 @@ def narrowed(ranges: Mapping[str, Range], condition: AffineExpr) -> Mapping[str,
 
 
 def remaining(block: Block, ranges: Mapping[str, Range], vector: str | None = None, lanes: int = 1) -> float:
-    """Share of a box that ranges leave.
+    """Share of a box that ranges leave, or of the work of computing it: that of filled vectors may be more than all.
 
     Args:
         block: the Block.
@@ -52,13 +52,13 @@ def remaining(block: Block, ranges: Mapping[str, Range], vector: str | None = No
     return share
 
 
-def held(block: Block, condition: AffineExpr) -> float:
+def share_held(block: Block, condition: AffineExpr) -> float:
     """Share of a box in which a condition holds; 1 if loops take part in it or there are too many points to try."""
     iters = [i for i in block.iters if i.name in condition.variables()]
     known = len(iters) == len(condition.variables()) and all(i.lower.is_constant for i in iters)
     if not known or math.prod(i.extent for i in iters) > _MOST_TRIED:
         return 1.0
-    spans: Sequence[range] = [range(i.lower.const, i.lower.const + i.extent) for i in iters]
+    spans = [range(i.lower.const, i.lower.const + i.extent) for i in iters]
     points = list(itertools.product(*spans))
     names = [i.name for i in iters]
     count = sum(condition.evaluate(dict(zip(names, point, strict=True))) >= 0 for point in points)

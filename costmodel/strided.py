@@ -11,11 +11,13 @@ from ..ir.target import Target
 from .anatomy import Access
 from .nest import Nests
 
-_LINE_BYTES = 64
+LINE_BYTES = 64
 _L1_SETS = 64
+"""The nearest cache is found by the part of an address within a page."""
 _L2_WAYS = 16
+"""At least; the number of sets is a power of two."""
 _KEPT = 1.5
-"""Caches don't replace strictly the oldest line: somewhat more lines than fit still find some of their elements."""
+"""The nearest cache doesn't replace strictly the oldest line: of somewhat more lines than fit, it still holds many."""
 _NEAREST, _SECOND, _BEYOND = 2.0, 8.0, 32.0
 """Loads from the nearest cache that a lane takes as long as, by where its line is found."""
 
@@ -36,9 +38,10 @@ def lane_loads(access: Access, nests: Nests, target: Target) -> np.ndarray:
     lines = _lines_between_uses(access, nests)
     step = access.strides.T @ _axis_bytes(access)
     bytes_apart = np.where(nests.vector >= 0, step[nests.vector], 0)
-    l2_sets = max(target.l2_bytes // _LINE_BYTES // _L2_WAYS, 1)
-    nearest = _held_lines(bytes_apart, _L1_SETS, target.l1_bytes // _LINE_BYTES // _L1_SETS)
-    second = _held_lines(bytes_apart, l2_sets, _L2_WAYS)
+    nearest = _held_lines(bytes_apart, _L1_SETS, target.l1_bytes // LINE_BYTES // _L1_SETS)
+    l2_lines = target.l2_bytes // LINE_BYTES
+    l2_sets = 1 << max((l2_lines // _L2_WAYS).bit_length() - 1, 0)
+    second = _held_lines(bytes_apart, l2_sets, l2_lines // l2_sets)
     return np.select([lines <= _KEPT * nearest, lines <= second], [_NEAREST, _SECOND], _BEYOND)
 
 
@@ -62,5 +65,5 @@ def _lines_between_uses(access: Access, nests: Nests) -> np.ndarray:
 
 def _held_lines(bytes_apart: np.ndarray, sets: int, ways: int) -> np.ndarray:
     """Lines so far apart that a cache holds at once."""
-    around = sets * _LINE_BYTES
+    around = sets * LINE_BYTES
     return np.minimum(around // np.gcd(bytes_apart, around), sets) * ways

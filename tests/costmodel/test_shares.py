@@ -80,6 +80,17 @@ def test_each_part_of_a_concatenation_counts_where_it_is() -> None:
     assert many < 1.2 * cycles(lambda x: jnp.sin(x + 1.0), (64, 256))
 
 
+def test_parts_of_one_argument_add_up() -> None:
+    def shares(fn: Any) -> list[float]:
+        work = dissect(only_task(fn, (512, 1024)).workload.func)
+        return [a.share for a in work.accesses if not a.writes]
+
+    forth, back = (shares(lambda x, n=n: jnp.tanh(jnp.roll(x, n, 1))) for n in (1, -1))
+    assert sum(forth) == pytest.approx(1.0) and sum(back) == pytest.approx(1.0)
+    halves = shares(lambda x: 2 * x + jnp.concatenate([-x[:, 512:], x[:, :512]], 1))
+    assert max(halves) == 1.0, "all of it is read, whatever is read again"
+
+
 def test_narrow_parts_take_whole_vectors() -> None:
     narrow = cycles(lambda x, y: jnp.concatenate([jnp.sin(x), jnp.sin(y)], -1), (64, 3), (64, 3))
     assert narrow == pytest.approx(2 * 16 / 6 * cycles(jnp.sin, (64, 6)))
