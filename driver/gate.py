@@ -31,9 +31,10 @@ _SURELY = 4.0
 """Standard errors by which the mean has to gain: times have heavy tails, and it is looked at after each round. Where it
 is meant to decide, it gains by many more."""
 _STALLED = 1.25
-"""How many times as long as the baseline ours may take on the average, the longest samples of either left out. Noise
-does not reach that where the middle gains."""
+"""How many times as long as the baseline ours may take on the average: over all rounds, noise hardly ever reaches
+it where the middle gains."""
 _LEFT_OUT = 0.025
+"""Share of the longest samples of either that count nothing there: interruptions from outside."""
 _SAMPLE_S = 1e-4
 """Shorter programs are called several times per sample: the clock and what goes before a call count less then."""
 
@@ -165,7 +166,7 @@ class Comparison:
 
     @property
     def stalls(self) -> bool:
-        """Whether ours now and then takes so long that it is slower on the average, however fast it is in the middle.
+        """Whether ours now and then takes so long that it is clearly slower on the average, however fast in the middle.
 
         Where other threads spin, as those of LAPACK do after a call, a thread that is waited for may get its turn after
         milliseconds.
@@ -175,7 +176,7 @@ class Comparison:
 
     @property
     def open(self) -> bool:
-        """Whether either program may be the faster one."""
+        """Whether either program may be the faster one, or ours but for stalls."""
         return not self.gains and self.upper_bound >= 1.0
 
     def _rank(self) -> int:

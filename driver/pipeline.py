@@ -121,7 +121,9 @@ class Driver:
         if recall and key is not None and self._timed("recall", lambda: self._recall(key, parts, measuring)):
             return outcome
         if not measuring and self.target.threads > 1 and uses_solver_threads(optimized):
-            return outcome.keep_original("LAPACK's threads may hold up native ones: an effort of 1 measures that")
+            return outcome.keep_original(
+                "LAPACK's threads may hold up native ones, which only measuring shows (effort 1, concrete arguments)"
+            )
         contest = self._contest(parts) if measuring else None
         parts = outcome.parts = self._timed("layout", lambda: self._laid_out(parts, contest, examples))
         parts = outcome.parts = self._timed("plan", lambda: self._planned(parts, contest, examples))
