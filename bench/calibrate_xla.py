@@ -57,6 +57,12 @@ def _cases() -> list[Case]:
         cases.append(Case("dot", f"1024^3 {name}", fn, ((1024, 1024), (1024, 1024))))
     for count, size in ((64, 64), (64, 128), (8, 512)):
         cases.append(Case("dot", f"{count} x {size}^3", jnp.matmul, ((count, size, size), (count, size, size))))
+    for rows, columns in _COLUMN_WALKS:
+        cases.append(Case("down columns", f"{rows}x{columns}", lambda a, v: a.T @ v, ((rows, columns), (rows,))))
+        cases.append(Case("down columns", f"{rows}x{columns} x 4", lambda a, v: a.T @ v, ((rows, columns), (rows, 4))))
+    for axis in range(3):
+        for count in (1, 2):
+            cases.append(Case("roll", f"{count} along axis {axis}", _rolls(axis, count), ((128, 128, 128),)))
     for size, cin, cout, kernel, stride in _CONVS:
         shapes = ((1, size, size, cin), (kernel, kernel, cin, cout))
         cases.append(Case("conv", f"{size}^2 {cin}-{cout} {kernel}x{kernel}/{stride}", _conv(stride), shapes))
@@ -78,6 +84,16 @@ def _cases() -> list[Case]:
     return cases
 
 
+def _rolls(axis: int, count: int) -> Callable[[jax.Array], jax.Array]:
+    def run(x: jax.Array) -> jax.Array:
+        total = 2 * x
+        for shift in range(1, count + 1):
+            total += jnp.roll(x, shift, axis)
+        return total
+
+    return run
+
+
 def _max_pool(x: jax.Array) -> jax.Array:
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
@@ -93,6 +109,7 @@ _DOTS = (
     (1, 4096, 4096),
     (8, 4096, 4096),
 )
+_COLUMN_WALKS = ((300, 300), (1000, 1000), (1024, 1024), (3000, 3000), (5000, 64))
 _LAYOUTS: dict[str, Callable[..., jax.Array]] = {
     "left transposed": lambda a, b: a.T @ b,
     "right transposed": lambda a, b: a @ b.T,

@@ -32,7 +32,7 @@ from ..passes.decide import by_place
 from .shares import box_ranges, narrowed, remaining, share_held
 
 # Cycles per vector on one core, by throughput; everything else takes half a cycle.
-_COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0, "integer_pow": 2.0}
+_COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0}
 _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
@@ -228,9 +228,18 @@ def _cost(expr: Apply) -> float:
     """Cycles per vector of one function."""
     if expr.op in ("div", "rem") and dtypes.is_integer(expr.dtype):
         return _CONSTANT_DIVISION if isinstance(expr.args[1], Const) else _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
+    if expr.op == "integer_pow":
+        return _power_cycles(int(expr.params[0])) * (_WIDE if expr.dtype == "float64" else 1.0)
     if expr.op not in _COSTLY:
         return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
     return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)
+
+
+def _power_cycles(exponent: int) -> float:
+    """Multiplications of a power by squaring, and a division where it is negative."""
+    bits = abs(exponent)
+    count = max(bits.bit_length() - 1, 0) + max(bits.bit_count() - 1, 0)
+    return _CHEAP_CYCLES * max(count, 1) + (_COSTLY["div"] if exponent < 0 else 0.0)
 
 
 def _varies(expr: Expr, names: frozenset[str] | set[str]) -> bool:

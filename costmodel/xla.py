@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 
 from ..ir import dtypes
-from ..ir.graph import Graph, Op
+from ..ir.graph import Graph, Op, TensorType
 from ..ir.infer import ELEMENTWISE
 from ..ir.target import Target
 
@@ -27,17 +27,23 @@ _RUN_IN_LOOP_S = 0.015e-6
 """The same for elementwise work, which XLA compiles into the loop."""
 _UPDATE_S_PER_ELEMENT = 0.4e-9
 """Writing a window into a carry: one thread does it, without vectors."""
-_DOT_SHARE = 0.9
+_DOT_SHARE = 0.87
 """Share of the peak that a product of two matrices reaches whose left one has its rows as they are used."""
 _TRANSPOSED_SHARE = 0.75
 _BOTH_TRANSPOSED_SHARE = 0.55
 _BATCHED_SHARE = 0.45
 """Products with batch axes, or summed over more than one axis."""
-_DOT_EXTRA_FLOPS = 6e6
+_DOT_EXTRA_FLOPS = 25e6
 _DOT_S_PER_RIGHT_ELEMENT = 0.07e-9
 """Laying the right operand out anew, per element of it and thread: most of the time where the left one has few rows."""
 _VECTOR_SHARE = 0.75
 """Share of the memory's speed that a vector times a matrix reaches."""
+_FEW_COLUMNS = 8
+_DOWN_COLUMNS_S = 0.35e-9
+"""Per element of a left operand that is summed along its columns, for few columns of the right one: one thread walks
+down each column, a cache line per element."""
+_COLLIDING = {2048: 2.0, 4096: 6.0}
+"""How many times as long that takes where rows lie multiples of so many bytes apart and share few sets of a cache."""
 _CONV_S = 30e-6
 _CONV_SHARE = 0.5
 _CONV_S_PER_PATCH_ELEMENT = 0.2e-9
@@ -87,6 +93,10 @@ _MOVES = frozenset(
     "concatenate pad gather dynamic_slice dynamic_update_slice transpose rev slice broadcast_in_dim".split()
 )
 """Operations that only move elements; XLA runs them in one loop with the elementwise operations around them."""
+_JOIN_S_PER_ELEMENT = 0.1e-9
+_JOIN_LAST_S_PER_ELEMENT = 0.4e-9
+"""What a concatenation takes beyond moving, per element and thread: which part an element is of is asked for each,
+along the last axis without vectors."""
 _TRANSPOSED = 2.0
 """How many times as long a transposition of the last axis takes as a copy."""
 
@@ -172,10 +182,28 @@ def _product(region: Graph, op: Op, peak: float, target: Target) -> float:
     seconds = (flops + min(_DOT_EXTRA_FLOPS, 2 * flops)) / (peak * _dot_share(region, op))
     right = region.types[op.operands[1]]
     moved = sum(region.types[v].nbytes for v in op.operands)
+    if _walks_columns(region, op):
+        return max(seconds, _walking(region.types[op.operands[0]]))
     if _dot_rows(region, op) > 1:
         return max(seconds + _DOT_S_PER_RIGHT_ELEMENT * right.size / target.threads, _streaming(moved, target))
     cached = moved <= target.l3_bytes // 2
     return max(seconds, _moving(moved, target) / (1.0 if cached else _VECTOR_SHARE))
+
+
+def _walks_columns(region: Graph, op: Op) -> bool:
+    """Whether few vectors are multiplied with a matrix that is stored transposed."""
+    (left, right), (batch, _) = op.params["dimension_numbers"]
+    if batch or len(left) != 1 or _dot_rows(region, op) == 1:
+        return False
+    value = op.operands[0]
+    columns = region.types[op.operands[1]].size // max(region.types[op.operands[1]].shape[right[0]], 1)
+    return columns < _FEW_COLUMNS and _stored_axis(region, value, left[0]) != region.types[value].rank - 1
+
+
+def _walking(matrix: TensorType) -> float:
+    row_bytes = matrix.nbytes // max(matrix.shape[0], 1)
+    slower = max((factor for step, factor in _COLLIDING.items() if row_bytes and row_bytes % step == 0), default=1.0)
+    return matrix.size * _DOWN_COLUMNS_S * slower
 
 
 def _dot_rows(region: Graph, op: Op) -> int:
@@ -270,13 +298,19 @@ def _loops(region: Graph, target: Target, start: float) -> float:
     for op in region.ops:
         if op.opcode not in (ELEMENTWISE - _FREE) | _MOVES:
             continue
-        seconds += op.types[0].size * _seconds_per_element(region, op) / target.threads
+        seconds += op.types[0].size * (_seconds_per_element(region, op) + _joining(op)) / target.threads
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         ends = op.result in outputs or any(u.opcode not in fused for u in users)
         if ends and (op.opcode in ELEMENTWISE or op.result in outputs):
             stored = _stored(region, op)
             seconds += start + _streaming(_read(region, op, stored) + stored, target, stored) * _slowdown(op)
     return seconds
+
+
+def _joining(op: Op) -> float:
+    if op.opcode != "concatenate":
+        return 0.0
+    return _JOIN_LAST_S_PER_ELEMENT if op.params["dimension"] == op.type.rank - 1 else _JOIN_S_PER_ELEMENT
 
 
 def _stored(region: Graph, op: Op) -> int:

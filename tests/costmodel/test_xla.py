@@ -52,8 +52,12 @@ def transposed(x: Any, w: Any) -> Any:
         (graph(conv(64), (1, 56, 56, 64), (3, 3, 1, 64)), 3.85),
         (graph(transposed, (1, 28, 28, 128), (4, 4, 128, 64)), 0.72),
         (graph(jax.nn.softmax, (2048, 512)), 0.29),
+        (graph(lambda a, v: a.T @ v, (1000, 1000), (1000,)), 0.59),
+        (graph(lambda a, v: a.T @ v, (1024, 1024), (1024,)), 2.1),
+        (graph(lambda a, v: a.T @ v, (5000, 64), (5000, 4)), 0.16),
+        (graph(lambda x: 2 * x + jnp.roll(x, 1, 2), (128, 128, 128)), 0.52),
     ],
-    ids=["dot", "vector", "memory", "rows", "conv", "depthwise", "transposed", "softmax"],
+    ids="dot vector memory rows conv depthwise transposed softmax down colliding tall roll".split(),
 )
 def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5
