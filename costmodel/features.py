@@ -117,7 +117,7 @@ class FeatureExtractor:
         self.work = work
         self.target = target
         self.lanes = target.vector_bytes // work.element_bytes
-        self.hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * (target.vector_bits // 32)), 1e8)
+        self.hz = target.clock_hz
         self.register_count = 32 if target.vector_bits >= 512 or target.arch == "aarch64" else 16
 
     def __call__(self, traces: Sequence[Trace]) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..ir import dtypes
 from ..ir.graph import Graph, Op, TensorType
@@ -19,6 +20,8 @@ from ..ir.target import Target
 SHIP_RATIO = 1.15
 """How many times faster than XLA a kernel must be predicted to be to ship without measuring."""
 
+_CALIBRATED_HZ = 4e9
+"""The clock of the processor that the constants were measured on."""
 _KERNEL_S = 5e-6
 """Starting one of XLA's kernels and handing it to the threads."""
 _KERNEL_IN_LOOP_S = 0.2e-6
@@ -93,10 +96,12 @@ _MOVES = frozenset(
     "concatenate pad gather dynamic_slice dynamic_update_slice transpose rev slice broadcast_in_dim".split()
 )
 """Operations that only move elements; XLA runs them in one loop with the elementwise operations around them."""
+_STORED = frozenset(("concatenate", "gather"))
+"""Those of them that are not folded into a product or convolution that reads them."""
 _JOIN_S_PER_ELEMENT = 0.1e-9
 _JOIN_LAST_S_PER_ELEMENT = 0.4e-9
-"""What a concatenation takes beyond moving, per element and thread: which part an element is of is asked for each,
-along the last axis without vectors."""
+"""What a concatenation or a pad takes beyond moving, per element and thread: which part an element is of is asked for
+each; of a concatenation along the last axis without vectors."""
 _TRANSPOSED = 2.0
 """How many times as long a transposition of the last axis takes as a copy."""
 
@@ -108,7 +113,9 @@ def predict_xla(region: Graph, target: Target) -> float:
         region: a graph of transparent operations.
         target: the CPU.
     """
-    return sum(_heavy(region, op, target, _KERNEL_S) for op in region.ops) + _loops(region, target, _KERNEL_S)
+    target, slower = _calibrated(target)
+    start = _KERNEL_S / slower
+    return slower * (sum(_heavy(region, op, target, start) for op in region.ops) + _loops(region, target, start))
 
 
 def predict_xla_loop(body: Graph, target: Target) -> float:
@@ -118,9 +125,21 @@ def predict_xla_loop(body: Graph, target: Target) -> float:
         body: a graph of transparent operations.
         target: the CPU.
     """
-    heavy = sum(_heavy(body, op, target, _KERNEL_IN_LOOP_S) for op in body.ops)
+    target, slower = _calibrated(target)
+    heavy = sum(_heavy(body, op, target, _KERNEL_IN_LOOP_S / slower) for op in body.ops)
     updates = (body.types[op.operands[1]].size for op in body.ops if op.opcode == "dynamic_update_slice")
-    return heavy + _UPDATE_S_PER_ELEMENT * sum(updates) + _loops(body, target, _RUN_IN_LOOP_S)
+    return slower * (heavy + _UPDATE_S_PER_ELEMENT * sum(updates) + _loops(body, target, _RUN_IN_LOOP_S / slower))
+
+
+def _calibrated(target: Target) -> tuple[Target, float]:
+    """A CPU at the clock that the constants were measured at, and how many times as long the given one takes.
+
+    Kernels of ours are predicted in cycles of the clock that the target's peak stands for, which is an estimate: XLA's
+    code has to be predicted for the same one. The memory and the system are as fast as they are, whatever the clock.
+    """
+    slower = _CALIBRATED_HZ / target.clock_hz
+    peak, bandwidth = target.fma_gflops_per_thread * slower, target.bandwidth_gbs * slower
+    return replace(target, fma_gflops_per_thread=peak, bandwidth_gbs=bandwidth), slower
 
 
 def first_touch(sizes: Iterable[int], huge_pages: bool) -> float:
@@ -301,16 +320,17 @@ def _loops(region: Graph, target: Target, start: float) -> float:
         seconds += op.types[0].size * (_seconds_per_element(region, op) + _joining(op)) / target.threads
         users = [region.ops[i] for i in region.users.get(op.result, ())]
         ends = op.result in outputs or any(u.opcode not in fused for u in users)
-        if ends and (op.opcode in ELEMENTWISE or op.result in outputs):
+        if ends and (op.opcode in ELEMENTWISE | _STORED or op.result in outputs):
             stored = _stored(region, op)
             seconds += start + _streaming(_read(region, op, stored) + stored, target, stored) * _slowdown(op)
     return seconds
 
 
 def _joining(op: Op) -> float:
-    if op.opcode != "concatenate":
+    if op.opcode not in ("concatenate", "pad"):
         return 0.0
-    return _JOIN_LAST_S_PER_ELEMENT if op.params["dimension"] == op.type.rank - 1 else _JOIN_S_PER_ELEMENT
+    last = op.opcode == "concatenate" and op.params["dimension"] == op.type.rank - 1
+    return _JOIN_LAST_S_PER_ELEMENT if last else _JOIN_S_PER_ELEMENT
 
 
 def _stored(region: Graph, op: Op) -> int:

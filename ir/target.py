@@ -104,6 +104,11 @@ class Target:
         return self.vector_bits // 8
 
     @property
+    def clock_hz(self) -> float:
+        """Cycles per second at which two multiply-adds of a whole vector each reach the peak."""
+        return max(self.fma_gflops_per_thread * 1e9 / (4 * (self.vector_bits // 32)), 1e8)
+
+    @property
     def feature_set(self) -> frozenset[str]:
         """Names of the enabled LLVM features, without their sign."""
         return frozenset(item[1:] for item in self.features.split(",") if item.startswith("+"))
