@@ -7,7 +7,8 @@ as a share of the threads' peak or in GB/s, and what `costmodel.xla.predict_xla`
 were read off this table: convolutions by fitting "start + operations at peak + copying patches + packing weights" to
 the rows of their kind, the others from the rows that one constant dominates, then rounded towards a faster XLA. The
 peak is measured here too (a 1024 x 1024 x 1024 product), since the one that a target carries is an estimate; the
-dispatch of an empty function is subtracted.
+dispatch of an empty function is subtracted. Estimates are for the clock that the measured peak stands for; the
+constants are those at 4 GHz.
 """
 
 from __future__ import annotations

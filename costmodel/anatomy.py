@@ -36,11 +36,11 @@ _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "po
 _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
+_WIDE = 2.0
+"""How many times as long those take in float64."""
 _CHEAP_CYCLES = 0.5
 _VECTOR_BYTES = 64
 """Of the longest vectors, which parts along the last axis are filled up to."""
-_WIDE = 2.0
-"""How many times as long those take in float64."""
 _BFLOAT16_ROUNDING = 2.0
 _CONSTANT_DIVISION = 6.0
 _INTEGER_DIVISION = {1: 40.0, 2: 20.0, 4: 36.0, 8: 60.0}
@@ -229,17 +229,19 @@ def _cost(expr: Apply) -> float:
     if expr.op in ("div", "rem") and dtypes.is_integer(expr.dtype):
         return _CONSTANT_DIVISION if isinstance(expr.args[1], Const) else _INTEGER_DIVISION[dtypes.itemsize(expr.dtype)]
     if expr.op == "integer_pow":
-        return _power_cycles(int(expr.params[0])) * (_WIDE if expr.dtype == "float64" else 1.0)
+        return _power_cycles(int(expr.params[0]), expr.dtype)
     if expr.op not in _COSTLY:
         return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
     return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)
 
 
-def _power_cycles(exponent: int) -> float:
+def _power_cycles(exponent: int, dtype: str) -> float:
     """Multiplications of a power by squaring, and a division where it is negative."""
     bits = abs(exponent)
     count = max(bits.bit_length() - 1, 0) + max(bits.bit_count() - 1, 0)
-    return _CHEAP_CYCLES * max(count, 1) + (_COSTLY["div"] if exponent < 0 else 0.0)
+    each = _BFLOAT16_ROUNDING if dtype == "bfloat16" else _CHEAP_CYCLES
+    division = _COSTLY["div"] * (_WIDE if dtype == "float64" else 1.0) if exponent < 0 else 0.0
+    return each * max(count, 1) + division
 
 
 def _varies(expr: Expr, names: frozenset[str] | set[str]) -> bool:

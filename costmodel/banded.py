@@ -71,11 +71,7 @@ def banded_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     spans = _spans(work, nest)
     band = _cycles(work, nest, spans, target) + _EXPOSED * _moved(work, nest, spans, target)
     late = _LATE if target.threads > 1 else 0.0
-    return _DISPATCH_S + (math.ceil(nest.bands / target.threads) + late) * band / _hertz(target)
-
-
-def _hertz(target: Target) -> float:
-    return max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * (target.vector_bits // 32)), 1e8)
+    return _DISPATCH_S + (math.ceil(nest.bands / target.threads) + late) * band / target.clock_hz
 
 
 # ---- reading the trace

@@ -61,13 +61,11 @@ def stream_seconds(work: WorkloadAnatomy, trace: Trace, target: Target) -> float
     key = next((s for s in trace if s.primitive == "stream"), None)
     if key is None:
         return None
-    lanes = target.vector_bits // 32
-    hz = max(target.fma_gflops_per_thread * 1e9 / (2 * _FMA_PER_CYCLE * lanes), 1e8)
     tiling = _tiling(work, trace, key)
     cycles = sum(_block_cycles(work, number, tiling, target) for number in range(len(work.names)))
     tasks = _parallel(work, trace)
     busiest = max(1.0, -(-math.ceil(tasks) // target.threads) * target.threads / tasks)
-    return _DISPATCH_S + cycles * busiest / target.threads / hz
+    return _DISPATCH_S + cycles * busiest / target.threads / target.clock_hz
 
 
 def _tiling(work: WorkloadAnatomy, trace: Trace, key: Step) -> _Tiling:

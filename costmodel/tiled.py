@@ -22,12 +22,11 @@ def predict_tiled(func: LoopFunc, target: Target) -> float:
         target: the CPU.
     """
     lanes = target.vector_bits // 32
-    hertz = target.fma_gflops_per_thread * 1e9 / (2 * _PER_CYCLE * lanes)
     cycles = _instructions(func.body) / lanes / _PER_CYCLE
     moved = moved_bytes(func)
     cached = moved <= target.l3_bytes // 2
     rate = _CACHE_BYTES_PER_S * target.threads if cached else target.bandwidth_gbs * 1e9
-    return max(cycles / hertz / target.threads, moved / rate)
+    return max(cycles / target.clock_hz / target.threads, moved / rate)
 
 
 def _instructions(stmt: Stmt) -> float:

@@ -9,7 +9,7 @@ the one that is far off, a first convolution of 3 channels with a 3x3 kernel, er
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from ..ir import dtypes
@@ -37,14 +37,15 @@ _BOTH_TRANSPOSED_SHARE = 0.55
 _BATCHED_SHARE = 0.45
 """Products with batch axes, or summed over more than one axis."""
 _DOT_EXTRA_FLOPS = 25e6
+"""What handing a product to the threads and packing take, in its own operations; about half of what was measured."""
 _DOT_S_PER_RIGHT_ELEMENT = 0.07e-9
 """Laying the right operand out anew, per element of it and thread: most of the time where the left one has few rows."""
 _VECTOR_SHARE = 0.75
 """Share of the memory's speed that a vector times a matrix reaches."""
 _FEW_COLUMNS = 8
+"""Columns of a right operand below which a left one that is stored transposed is not laid out anew."""
 _DOWN_COLUMNS_S = 0.35e-9
-"""Per element of a left operand that is summed along its columns, for few columns of the right one: one thread walks
-down each column, a cache line per element."""
+"""Per element of such a left operand: a single thread walks down its columns, a cache line per element."""
 _COLLIDING = {2048: 2.0, 4096: 6.0}
 """How many times as long that takes where rows lie multiples of so many bytes apart and share few sets of a cache."""
 _CONV_S = 30e-6
@@ -96,6 +97,7 @@ _MOVES = frozenset(
     "concatenate pad gather dynamic_slice dynamic_update_slice transpose rev slice broadcast_in_dim".split()
 )
 """Operations that only move elements; XLA runs them in one loop with the elementwise operations around them."""
+_FUSED = ELEMENTWISE | _FREE | _MOVES
 _STORED = frozenset(("concatenate", "gather"))
 """Those of them that are not folded into a product or convolution that reads them."""
 _JOIN_S_PER_ELEMENT = 0.1e-9
@@ -182,7 +184,7 @@ def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
     if op.opcode == "dot_general":
         return start + _product(region, op, peak, target)
     if op.opcode == "conv_general_dilated":
-        return _convolution(region, op, peak, threads)
+        return _convolution(region, op, peak, threads, start)
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
@@ -202,7 +204,8 @@ def _product(region: Graph, op: Op, peak: float, target: Target) -> float:
     right = region.types[op.operands[1]]
     moved = sum(region.types[v].nbytes for v in op.operands)
     if _walks_columns(region, op):
-        return max(seconds, _walking(region.types[op.operands[0]]))
+        (left, _), _ = op.params["dimension_numbers"]
+        return max(seconds, _walking(region.types[op.operands[0]], left[0]))
     if _dot_rows(region, op) > 1:
         return max(seconds + _DOT_S_PER_RIGHT_ELEMENT * right.size / target.threads, _streaming(moved, target))
     cached = moved <= target.l3_bytes // 2
@@ -212,15 +215,16 @@ def _product(region: Graph, op: Op, peak: float, target: Target) -> float:
 def _walks_columns(region: Graph, op: Op) -> bool:
     """Whether few vectors are multiplied with a matrix that is stored transposed."""
     (left, right), (batch, _) = op.params["dimension_numbers"]
-    if batch or len(left) != 1 or _dot_rows(region, op) == 1:
+    matrix, vectors = (region.types[value] for value in op.operands)
+    if batch or len(left) != 1 or matrix.rank != 2 or _dot_rows(region, op) == 1:
         return False
-    value = op.operands[0]
-    columns = region.types[op.operands[1]].size // max(region.types[op.operands[1]].shape[right[0]], 1)
-    return columns < _FEW_COLUMNS and _stored_axis(region, value, left[0]) != region.types[value].rank - 1
+    columns = vectors.size // max(vectors.shape[right[0]], 1)
+    return columns < _FEW_COLUMNS and _stored_axis(region, op.operands[0], left[0]) == 0
 
 
-def _walking(matrix: TensorType) -> float:
-    row_bytes = matrix.nbytes // max(matrix.shape[0], 1)
+def _walking(matrix: TensorType, contracted: int) -> float:
+    """Seconds down the columns of a matrix, whose stored rows are as long as the axis that is not contracted."""
+    row_bytes = matrix.nbytes // max(matrix.shape[contracted], 1)
     slower = max((factor for step, factor in _COLLIDING.items() if row_bytes and row_bytes % step == 0), default=1.0)
     return matrix.size * _DOWN_COLUMNS_S * slower
 
@@ -253,11 +257,11 @@ def _stored_axis(region: Graph, value: int, axis: int) -> int:
     return axis
 
 
-def _convolution(region: Graph, op: Op, peak: float, threads: int) -> float:
+def _convolution(region: Graph, op: Op, peak: float, threads: int, start: float) -> float:
     """Patches are copied into a matrix, weights are packed, then a product; grouped ones are plain loops."""
     flops = _flops(region, op)
     if op.params["feature_group_count"] > 1:
-        return _KERNEL_S + flops / 2 * _DEPTHWISE_S_PER_MAC
+        return start + flops / 2 * _DEPTHWISE_S_PER_MAC
     weights = region.types[op.operands[1]].size
     patches = flops / 2 / max(op.types[0].shape[_feature_axis(op)], 1)
     copying = patches * _CONV_S_PER_PATCH_ELEMENT / threads + weights * _CONV_S_PER_WEIGHT
@@ -311,19 +315,36 @@ def _is_constant(region: Graph, value: int) -> bool:
 
 def _loops(region: Graph, target: Target, start: float) -> float:
     """Seconds of the elementwise parts and of moving: each run of them between heavier operations is one fused loop."""
-    outputs = set(region.outputs)
-    fused = ELEMENTWISE | _FREE | _MOVES
+    stored = _stored_values(region)
     seconds = 0.0
     for op in region.ops:
         if op.opcode not in (ELEMENTWISE - _FREE) | _MOVES:
             continue
         seconds += op.types[0].size * (_seconds_per_element(region, op) + _joining(op)) / target.threads
-        users = [region.ops[i] for i in region.users.get(op.result, ())]
-        ends = op.result in outputs or any(u.opcode not in fused for u in users)
-        if ends and (op.opcode in ELEMENTWISE | _STORED or op.result in outputs):
-            stored = _stored(region, op)
-            seconds += start + _streaming(_read(region, op, stored) + stored, target, stored) * _slowdown(op)
+        if op.result in stored:
+            written = _written(region, op)
+            moved = _read(region, op, written, stored) + written
+            seconds += start + _streaming(moved, target, written) * _slowdown(op)
     return seconds
+
+
+def _stored_values(region: Graph) -> set[int]:
+    """Results of fused loops: what is returned or read by a heavier operation, seen through views and casts."""
+    outputs, stored, needed = set(region.outputs), set[int](), set[int]()
+    for op in reversed(region.ops):
+        if op.opcode not in _FUSED:
+            needed.update(op.operands)
+            continue
+        returned = any(value in outputs for value in op.results)
+        if not (returned or op.result in needed):
+            continue
+        if op.opcode in _FREE:
+            (outputs if returned or op.result in outputs else needed).update(op.operands)
+        elif op.opcode in ELEMENTWISE | _STORED or returned:
+            stored.add(op.result)
+        else:
+            needed.update(op.operands)  # a product reads through it what it moves
+    return stored
 
 
 def _joining(op: Op) -> float:
@@ -333,26 +354,25 @@ def _joining(op: Op) -> float:
     return _JOIN_LAST_S_PER_ELEMENT if last else _JOIN_S_PER_ELEMENT
 
 
-def _stored(region: Graph, op: Op) -> int:
+def _written(region: Graph, op: Op) -> int:
     """Bytes of its result that a loop writes; what is updated is written in place where it may be."""
     return region.types[op.operands[1] if op.opcode == "dynamic_update_slice" else op.result].nbytes
 
 
-def _read(region: Graph, op: Op, stored: int) -> int:
+def _read(region: Graph, op: Op, written: int, stored: Collection[int]) -> int:
     """Bytes that a fused loop reads: of arrays that are larger than its result a part as large as that."""
-    fused = ELEMENTWISE | _FREE | _MOVES
     found: set[int] = set()
     left = list(op.operands[1:] if op.opcode == "dynamic_update_slice" else op.operands)
     seen = set(left)
     while left:
         value = left.pop()
         producer = region.producer(value)
-        if producer is None or producer.opcode not in fused:
+        if producer is None or producer.opcode not in _FUSED or value in stored:
             found.add(value)
             continue
         left += [v for v in producer.operands if v not in seen]
         seen.update(producer.operands)
-    return sum(min(region.types[value].nbytes, stored) for value in found)
+    return sum(min(region.types[value].nbytes, written) for value in found)
 
 
 def _slowdown(op: Op) -> float:

@@ -232,14 +232,3 @@ def _greedy(graph: Graph) -> Grouping:
 def _streams(graph: Graph, region: Region) -> bool:
     workload = lowered(graph, region.members, region.kind)
     return workload is not None and can_stream(workload.func)
-
-
-def result_bytes(parts: Partition) -> dict[str, list[int]]:
-    """Sizes of those results of the graph that regions compute, by task key."""
-    graph = parts.graph
-    results = set(graph.outputs)
-    sizes: dict[str, list[int]] = {}
-    for region, key in parts.regions:
-        made = {value for member in region.members for value in graph.ops[member].results} & results
-        sizes.setdefault(key, []).extend(graph.types[value].nbytes for value in made)
-    return sizes

@@ -71,7 +71,8 @@ def references(regions: Sequence[Graph], seed: int) -> list[Reference]:
     found = _computed(regions, [_arguments(region, rng, frozenset()) for region in regions])
     undefined = [n for n, (_, count) in enumerate(found) if count]
     again = [regions[n] for n in undefined]
-    others = _computed(again, [_arguments(region, rng, _under_partial(region)) for region in again]) if again else []
+    named = [_under_partial(region) or region.inputs.keys() for region in again]
+    others = _computed(again, [_arguments(r, rng, between) for r, between in zip(again, named, strict=True)])
     for number, other in zip(undefined, others, strict=True):
         found[number] = min(found[number], other, key=lambda item: item[1])
     return [reference for reference, _ in found]

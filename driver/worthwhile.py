@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..costmodel.roofline import predict_native
 from ..costmodel.xla import first_touch, predict_xla
-from ..ir.graph import Graph
 from ..ir.graph_edit import subgraph
 from ..ir.target import Target
+from ..passes.regions import Region
 from .loop_costs import native_loop_seconds, xla_loop_seconds
-from .planning import Choice, Partition, result_bytes
+from .planning import Choice, Partition
 from .verdicts import allocator_mode
 
 CALL_SECONDS = 4e-6
@@ -23,8 +23,9 @@ _TOGETHER = 0.92
 def worthwhile(parts: Partition, choices: Mapping[str, Choice], target: Target, speedup: float) -> dict[str, Choice]:
     """Choices that are predicted to gain: single ones that clearly lose go, and the rest has to win as a whole.
 
-    A loop is native as a whole or not at all, so its kernels stay or go together. What XLA takes for regions one by one
-    is too much where it fuses them; regions outside of loops have to win against their graph as a whole, too.
+    A loop is native as a whole or not at all, so its kernels stay or go together. XLA fuses what are several regions
+    here, so that its times for them one by one are too long: regions that depend on each other also have to win
+    against its time for their graph, together with what of it is left to XLA.
 
     Args:
         parts: the function in regions.
@@ -34,37 +35,67 @@ def worthwhile(parts: Partition, choices: Mapping[str, Choice], target: Target, 
     """
     in_loops, ours, theirs = _loops(parts, choices, target, speedup)
     kept: dict[str, Choice] = {key: choices[key] for key in in_loops}
-    fresh = result_bytes(parts) if allocator_mode() == "stock" else {}
-    apart = Counter(key for _, key in parts.regions if key)
-    own, usual_own, left, touching = 0.0, 0.0, 0.0, 0.0
-    found: dict[str, Choice] = {}
-    for key, count in apart.items():
-        task, results = parts.tasks[key], fresh.get(key, ())
-        alone = count * predict_xla(task.region, target)
-        if key not in choices:
-            left += alone
-            continue
-        native = float(predict_native(task.workload.func, [choices[key].trace], target)[0])
-        native = count * native + first_touch(results, huge_pages=True)
-        usual = alone + first_touch(results, huge_pages=False)
-        if native > usual + count * CALL_SECONDS and key not in in_loops:
-            left += alone + count * CALL_SECONDS
-            continue
-        found[key] = choices[key]
-        own += native
-        usual_own += usual
-        touching += first_touch(results, huge_pages=False)
-    together = predict_xla(_outside_of_loops(parts), target) + touching
-    if together >= speedup * _TOGETHER * (own + left + CALL_SECONDS):
-        kept |= found
-        ours += own
-        theirs += usual_own
+    seconds = _Seconds(parts, choices, target)
+    for group in _dependent(parts):
+        usual = {region: seconds.xla([region]) for region, key in group if key in choices}
+        gains = [r for r, key in group if r in usual and seconds.native(r, key) <= usual[r] + CALL_SECONDS]
+        left = [r for r, _ in group if r not in gains]
+        native = sum(seconds.native(r, key) for r, key in group if r in gains)
+        together = seconds.xla([r for r, _ in group], touched=gains)
+        wins = together >= speedup * _TOGETHER * (native + seconds.xla(left, touched=[]) + CALL_SECONDS)
+        for region, key in group:
+            if key in in_loops or (wins and region in gains):
+                kept[key] = choices[key]
+                ours += seconds.native(region, key)
+                theirs += usual[region]
     return kept if kept and theirs >= speedup * (ours + CALL_SECONDS) else {}
 
 
-def _outside_of_loops(parts: Partition) -> Graph:
-    """All regions outside of loops as one graph."""
-    return subgraph(parts.graph, [m for region, _ in parts.regions if region.kind != "loop" for m in region.members])
+@dataclass(slots=True)
+class _Seconds:
+    """Predictions for regions outside of loops."""
+
+    parts: Partition
+    choices: Mapping[str, Choice]
+    target: Target
+    _native: dict[str, float] = field(default_factory=dict)
+
+    def native(self, region: Region, key: str) -> float:
+        """Seconds of a region's kernel."""
+        if key not in self._native:
+            func, trace = self.parts.tasks[key].workload.func, self.choices[key].trace
+            self._native[key] = float(predict_native(func, [trace], self.target)[0])
+        return self._native[key] + first_touch(self._fresh([region]), huge_pages=True)
+
+    def xla(self, regions: Sequence[Region], touched: Sequence[Region] | None = None) -> float:
+        """Seconds of XLA's code for regions, with the pages of the results of all or of some of them."""
+        members = [m for region in regions for m in region.members]
+        if not members:
+            return 0.0
+        fresh = self._fresh(regions if touched is None else touched)
+        return predict_xla(subgraph(self.parts.graph, members), self.target) + first_touch(fresh, huge_pages=False)
+
+    def _fresh(self, regions: Sequence[Region]) -> list[int]:
+        """Sizes of results of the function, where the allocator does not keep their pages."""
+        if allocator_mode() != "stock":
+            return []
+        graph = self.parts.graph
+        made = {value for region in regions for m in region.members for value in graph.ops[m].results}
+        return [graph.types[value].nbytes for value in made & set(graph.outputs)]
+
+
+def _dependent(parts: Partition) -> list[list[tuple[Region, str]]]:
+    """Regions outside of loops in groups that share no more than arguments and what other operations compute."""
+    outside = [(region, key) for region, key in parts.regions if region.kind != "loop"]
+    group_of: dict[int, list[tuple[Region, str]]] = {}
+    producers, ops = parts.graph.producers, parts.graph.ops
+    for region, key in outside:
+        read = {producers.get(value) for m in region.members for value in ops[m].operands}
+        joined = {id(g): g for at in read if at is not None and (g := group_of.get(at)) is not None}
+        merged = [(region, key), *(item for group in joined.values() for item in group)]
+        for member, _ in merged:
+            group_of.update(dict.fromkeys(member.members, merged))
+    return list({id(group): group for group in group_of.values()}.values())
 
 
 def _loops(

@@ -105,7 +105,10 @@ class Target:
 
     @property
     def clock_hz(self) -> float:
-        """Cycles per second at which two multiply-adds of a whole vector each reach the peak."""
+        """Cycles per second at which two multiply-adds of a whole vector each reach the peak.
+
+        It is what predictions count in, half the real clock where there are no multiply-adds.
+        """
         return max(self.fma_gflops_per_thread * 1e9 / (4 * (self.vector_bits // 32)), 1e8)
 
     @property

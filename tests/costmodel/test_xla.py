@@ -63,6 +63,43 @@ def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5
 
 
+@pytest.mark.parametrize("shape", [(4096, 64), (100, 1000), (5000, 20)])
+def test_rows_that_lie_no_power_of_two_apart_don_t_collide(shape: tuple[int, int]) -> None:
+    usual, longer = (
+        predict_xla(graph(lambda a, v: a.T @ v, (rows, shape[1]), (rows,)), TARGET) for rows in (shape[0], shape[0] + 1)
+    )
+    assert usual == pytest.approx(longer, rel=0.1)
+
+
+def test_rows_that_lie_a_power_of_two_apart_collide() -> None:
+    usual, colliding = (predict_xla(graph(lambda a, v: a.T @ v, (100, n), (100,)), TARGET) for n in (1000, 1024))
+    assert colliding > 4 * usual
+
+
+def test_views_and_casts_behind_a_loop_change_little() -> None:
+    def seconds(fn: Callable[..., Any], *shapes: tuple[int, ...]) -> float:
+        return predict_xla(graph(fn, *shapes), TARGET)
+
+    plain = seconds(lambda x: jnp.tanh(2 * x), (512, 512))
+    assert seconds(lambda x: jnp.tanh(2 * x).reshape(-1), (512, 512)) == pytest.approx(plain)
+    assert seconds(lambda x: jnp.tanh(2 * x).astype(jnp.int32), (512, 512)) == pytest.approx(plain)
+    product = seconds(lambda x, w: jnp.tanh(x) @ w, (512, 512), (512, 512))
+    assert seconds(lambda x, w: jnp.tanh(x).reshape(512, 512, 1)[:, :, 0] @ w, (512, 512), (512, 512)) == product
+
+
+def test_a_loop_reads_what_another_one_stored_and_not_what_that_one_read() -> None:
+    def layers(count: int) -> Callable[..., Any]:
+        def run(x: Any, w: Any) -> Any:
+            for _ in range(count):
+                x = x + jnp.tanh(x @ w)
+            return x
+
+        return run
+
+    few, many = (predict_xla(graph(layers(n), (64, 64), (64, 64)), TARGET) for n in (10, 40))
+    assert many == pytest.approx(4 * few, rel=0.1)
+
+
 def test_page_faults_count_for_large_results_only() -> None:
     large, small = 64 << 20, 1 << 20
     assert 0.01 < first_touch([large, small], huge_pages=False) < 0.05

@@ -77,6 +77,24 @@ def test_what_gains_is_taken_whatever_the_clock(name: str, target: Target) -> No
     assert kept
 
 
+def test_parts_that_share_nothing_are_decided_apart() -> None:
+    def both(q: Any, v: Any, x: Any) -> Any:
+        return rotated(q, v), encoded(x)
+
+    alone, _ = decided(encoded, [(8192, 3)])
+    parts, kept = decided(both, [(50_000, 4), (50_000, 3), (8192, 3)])
+    assert kept == set(alone.tasks) < set(parts.tasks)
+
+
+def test_a_view_behind_a_result_decides_nothing() -> None:
+    def summed(x: Any) -> Any:
+        return jnp.tanh(2 * x) + jnp.exp(x)
+
+    _, kept = decided(summed, [(512, 512)])
+    _, flat = decided(lambda x: summed(x).reshape(-1), [(512, 512)])
+    assert len(kept) == len(flat) == 1
+
+
 LOSES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "what xla fuses": (rotated, [(50_000, 4), (50_000, 3)]),
     "a large product": (jnp.matmul, [(2048, 2048), (2048, 2048)]),
