@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -98,6 +99,15 @@ def test_a_loop_reads_what_another_one_stored_and_not_what_that_one_read() -> No
 
     few, many = (predict_xla(graph(layers(n), (64, 64), (64, 64)), TARGET) for n in (10, 40))
     assert many == pytest.approx(4 * few, rel=0.1)
+
+
+def test_computing_takes_as_long_as_the_clock_says_and_memory_does_not() -> None:
+    slow = replace(TARGET, fma_gflops_per_thread=TARGET.fma_gflops_per_thread / 2)
+    cached, streamed = graph(lambda x: jnp.sin(x), (512, 512)), graph(lambda x: x * 2 + 1, (8192, 4096))
+    assert predict_xla(cached, slow) == pytest.approx(2 * predict_xla(cached, TARGET), rel=0.02)
+    assert predict_xla(streamed, slow) < 1.6 * predict_xla(streamed, TARGET)
+    nothing = graph(lambda x: x * 2 + 1, (1, 1))
+    assert predict_xla(nothing, slow) == pytest.approx(predict_xla(nothing, TARGET), rel=0.01)
 
 
 def test_page_faults_count_for_large_results_only() -> None:
