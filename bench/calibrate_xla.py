@@ -63,7 +63,9 @@ def _cases() -> list[Case]:
         cases.append(Case("down columns", f"{rows}x{columns} x 4", lambda a, v: a.T @ v, ((rows, columns), (rows, 4))))
     for axis in range(3):
         for count in (1, 2):
-            cases.append(Case("roll", f"{count} along axis {axis}", _rolls(axis, count), ((128, 128, 128),)))
+            for shape in ((64, 64, 128), (128, 128, 128)):
+                name = f"{count} along axis {axis} of {math.prod(shape) >> 18} MB"
+                cases.append(Case("roll", name, _rolls(axis, count), (shape,)))
     for size, cin, cout, kernel, stride in _CONVS:
         shapes = ((1, size, size, cin), (kernel, kernel, cin, cout))
         cases.append(Case("conv", f"{size}^2 {cin}-{cout} {kernel}x{kernel}/{stride}", _conv(stride), shapes))

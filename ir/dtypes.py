@@ -18,7 +18,6 @@ COMPLEX = ("complex64", "complex128")
 
 _KNOWN = frozenset((*FLOATS, *INTEGERS, BOOL, *COMPLEX))
 
-
 LOSSLESS = {
     ("float16", "float32"),
     ("float16", "float64"),
