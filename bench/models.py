@@ -74,6 +74,14 @@ _MODELS: dict[str, _KerasModel | _Encoder | Decoder] = {
     "efficientnetb0": _KerasModel("EfficientNetB0", "efficientnet"),
     "mobilenetv3small": _KerasModel("MobileNetV3Small", "mobilenet_v3"),
     "densenet121": _KerasModel("DenseNet121", "densenet"),
+    "mobilenet": _KerasModel("MobileNet", "mobilenet"),
+    "mobilenetv3large": _KerasModel("MobileNetV3Large", "mobilenet_v3"),
+    "efficientnetv2b0": _KerasModel("EfficientNetV2B0", "efficientnet_v2"),
+    "resnet50v2": _KerasModel("ResNet50V2", "resnet_v2"),
+    "inceptionv3": _KerasModel("InceptionV3", "inception_v3", height=299, width=299),
+    "xception": _KerasModel("Xception", "xception", height=299, width=299),
+    "nasnetmobile": _KerasModel("NASNetMobile", "nasnet"),
+    "vgg16": _KerasModel("VGG16", "vgg16"),
 }
 _STATISTICS_BATCH = 8
 

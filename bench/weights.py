@@ -19,7 +19,9 @@ Array = NDArray[np.float32]
 # A change counts as visible from this fraction of the largest output on: rounding stays a hundred times below.
 VISIBLE = 1e-3
 
-_BLOCK = re.compile(r"(?:^|.*?[_/])?(?:stage_\d+_block_\d+|block_?\d+[a-z]?|expanded_conv(?:_\d+(?=_))?|layer_\d+)")
+_BLOCK = re.compile(
+    r"(?:^|.*?[_/])?(?:stage_\d+_block_\d+|block_?\d+[a-z]?|expanded_conv(?:_\d+(?=_))?|layer_\d+|conv_[dp]w_\d+)"
+)
 _GRID = 7
 
 
@@ -41,7 +43,7 @@ def draw_weight(path: str, shape: tuple[int, ...], dtype: str, rng: np.random.Ge
     """
     role = "layer_scale" if "layer_scale" in path else path.rsplit("/", 1)[-1]
     match role:
-        case "kernel":
+        case "kernel" | "depthwise_kernel" | "pointwise_kernel":
             values = rng.normal(0.0, math.sqrt(1.0 / _fan_in(path, shape)), shape)
         case "gamma" | "scale":
             values = rng.uniform(0.5, 1.5, shape)
@@ -98,10 +100,15 @@ def block_of(path: str) -> str | None:
 
 
 def blocks(weights: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    """Group weight paths by block, in order of appearance; stem and head are left out."""
+    """Group weight paths by block, in order of appearance; stem and head are left out.
+
+    Where no path names a block, each layer is one.
+    """
+    named = {path: block_of(path) for path in weights}
+    if not any(named.values()):
+        named = {path: path.split("/", 1)[0] for path in weights}
     groups: dict[str, list[str]] = {}
-    for path in weights:
-        name = block_of(path)
+    for path, name in named.items():
         if name is not None:
             groups.setdefault(name, []).append(path)
     return {name: tuple(paths) for name, paths in groups.items()}

@@ -8,6 +8,7 @@ softmax and means become the operators that they are, see `idioms`. Weights are 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,6 +50,9 @@ _ELEMENTWISE = {
     "sub": "Sub",
     "tanh": "Tanh",
 }
+_FRAMES_PER_OP = 8
+"""At most so many calls lie between a value and what it is made of."""
+
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
 
 
@@ -324,5 +328,10 @@ def export_network(graph: Graph, builder: Builder) -> tuple[list[Stored], list[S
         NotExpressed: ONNX or this translation has no form of an operation.
     """
     exporter = NetworkExporter(graph, builder)
-    outputs = exporter.outputs()
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(usual + _FRAMES_PER_OP * len(graph.ops))  # a value is asked for by what reads it
+    try:
+        outputs = exporter.outputs()
+    finally:
+        sys.setrecursionlimit(usual)
     return exporter.inputs(), outputs

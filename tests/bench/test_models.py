@@ -98,6 +98,8 @@ def test_scales_stay_away_from_zero(path: str, low: float, high: float) -> None:
         ("attention/query/kernel", (512, 8, 64), 512),
         ("attention/out/kernel", (8, 64, 512), 512),
         ("dense/kernel", (256, 512), 256),
+        ("block2_sepconv1/depthwise_kernel", (3, 3, 512, 1), 9),
+        ("block2_sepconv1/pointwise_kernel", (1, 1, 64, 128), 64),
     ],
 )
 def test_kernels_keep_the_variance(path: str, shape: tuple[int, ...], fan_in: int) -> None:
@@ -122,11 +124,20 @@ def test_weight_of_unknown_role_is_refused() -> None:
         ("expanded_conv_10_project/kernel", "expanded_conv_10"),
         ("convnext_tiny_stage_2_block_8_pointwise_conv_1/bias", "convnext_tiny_stage_2_block_8"),
         ("layer_3/attention/query/kernel", "layer_3"),
+        ("conv_dw_12/kernel", "conv_dw_12"),
+        ("block13_sepconv2/pointwise_kernel", "block13"),
         ("predictions/kernel", None),
     ],
 )
 def test_weights_are_assigned_to_blocks(path: str, block: str | None) -> None:
     assert weights.block_of(path) == block
+
+
+def test_layers_are_blocks_where_none_is_named() -> None:
+    paths = ["conv2d/kernel", "conv2d/bias", "conv2d_1/kernel"]
+    found = weights.blocks(dict.fromkeys(paths))
+    assert found == {"conv2d": ("conv2d/kernel", "conv2d/bias"), "conv2d_1": ("conv2d_1/kernel",)}
+    assert weights.blocks(dict.fromkeys([*paths, "block_1/kernel"])) == {"block_1": ("block_1/kernel",)}
 
 
 def test_images_fill_the_range_and_differ() -> None:

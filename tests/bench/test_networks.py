@@ -263,6 +263,22 @@ def test_attention_is_one_operator_where_the_runtime_has_it(tmp_path: Path) -> N
     assert parts.count("Softmax") == 1 and absent(parts, "Attention", "Exp", "ReduceMax")
 
 
+def test_networks_may_be_long() -> None:
+    pytest.importorskip("onnx")
+    from tilewright.bench.peers.onnx_builder import Builder
+    from tilewright.bench.peers.onnx_network import export_network
+
+    def long(x: Any) -> Any:
+        for _ in range(700):
+            x = jnp.tanh(x) * SCALE
+        return x
+
+    builder = Builder({})
+    inputs, outputs = export_network(graph_of(long, (3, 16)), builder)
+    assert [node.op_type for node in builder.nodes] == ["Tanh", "Mul"] * 700
+    assert inputs[0].name == "x0" and outputs[0].name == builder.nodes[-1].output[0]
+
+
 def test_networks_that_only_jax_knows_are_refused(tmp_path: Path) -> None:
     child = Child(case_of(lambda x: lax.cumsum(x) + jax.pure_callback(np.sin, x, x), (1, 3, 4)), 0, 1)
     child.answer(Prepare(side="jit"))
