@@ -92,6 +92,7 @@ class Lowering:
         memo: elements of values in that Block.
         uses: how often each value is read.
         reducing: whether the Block reduces: what it reads of padding it skips.
+        reduced_from: of values that were asked for, whether reductions in the region lead to them.
     """
 
     graph: Graph
@@ -102,6 +103,7 @@ class Lowering:
     memo: dict[tuple[int, tuple[AffineExpr, ...]], Expr] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)
     reducing: bool = False
+    reduced_from: dict[int, bool] = field(default_factory=dict)
 
     def run(self, name: str) -> Workload:
         """The workload, called ``name``."""
@@ -199,8 +201,11 @@ class Lowering:
 
     def _of_reductions(self, value: int) -> bool:
         """Whether a value is computed from results of reductions over axes in this region."""
-        op = self.graph.producer(value)
-        return op is not None and (op.opcode in AXIS_REDUCTIONS or any(map(self._of_reductions, op.operands)))
+        if value not in self.reduced_from:
+            op = self.graph.producer(value)
+            found = op is not None and (op.opcode in AXIS_REDUCTIONS or any(map(self._of_reductions, op.operands)))
+            self.reduced_from[value] = found
+        return self.reduced_from[value]
 
     def _cost(self, value: int) -> int:
         """Rough number of instructions to compute an element in place."""

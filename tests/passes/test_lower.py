@@ -444,3 +444,13 @@ def test_unknown_operations_and_types_are_refused():
     refused(lambda x: lax.reduce_precision(x, 8, 7), ints(3), match="reduced precision")
     cases = (ints(3), ints(3), ints(3))
     refused(lambda w, *c: lax.select_n(w, *c), ints(3, dtype=np.int32) % 3, *cases, match="boolean selection")
+
+
+def test_values_that_are_read_again_and_again_are_looked_at_once():
+    def chain(x, rows):
+        for _ in range(60):
+            x = jnp.tanh(x) * x + x
+        return x[:, None] + rows
+
+    work = check(chain, ints(4) / F(8), ints(4, 5), tolerance=1e-5)
+    assert len(list(blocks(work.func.body))) > 1
