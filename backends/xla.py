@@ -28,6 +28,7 @@ from jax.extend.core import (
 from ..frontends.avals import aval_of
 from ..frontends.jaxpr import JaxOp
 from ..frontends.primitives import decode, primitive
+from ..frontends.random_words import THREEFRY
 from ..frontends.scan_params import scan_params
 from ..ir.graph import Graph, GraphError, Op, TensorType
 from ..passes.promote import promote
@@ -73,7 +74,7 @@ def emit(graph: Graph) -> ClosedJaxpr:
             continue
         results = [Var(aval_of(type_)) for type_ in op.types]
         env.update(zip(op.results, results, strict=True))
-        eqns.append(_equation(op, operands, results))
+        eqns += _random_words(op, operands, results) if op.opcode == THREEFRY else [_equation(op, operands, results)]
     effects = {effect for eqn in eqns for effect in eqn.effects} or no_effects
     outvars = [env[value] for value in graph.outputs]
     debug = DebugInfo("tilewright", "emit", tuple(f"x{i}" for i in range(len(invars))), ("",) * len(outvars))
@@ -109,6 +110,19 @@ def _equation(op: Op, operands: list[Any], results: list[Var]) -> JaxprEqn:
     if op.body is not None:
         return new_jaxpr_eqn(operands, results, jax.lax.scan_p, scan_params(op.params, emit(op.body)), no_effects)
     return new_jaxpr_eqn(operands, results, _primitive(op), decode(op.opcode, op.params), no_effects)
+
+
+def _random_words(op: Op, operands: list[Any], results: list[Var]) -> list[JaxprEqn]:
+    """Both words of the counters (0, i), and their exclusive or."""
+    key, counter = operands[:2], operands[2]
+    high, first, second = (Var(results[0].aval) for _ in range(3))
+    spread = {"shape": op.type.shape, "broadcast_dimensions": (), "sharding": None}
+    zero = Literal(np.uint32(0), aval_of(TensorType((), "uint32")))
+    return [
+        new_jaxpr_eqn([zero], [high], primitive("broadcast_in_dim"), spread, no_effects),
+        new_jaxpr_eqn([*key, high, counter], [first, second], primitive("threefry2x32"), {}, no_effects),
+        new_jaxpr_eqn([first, second], results, primitive("xor"), {}, no_effects),
+    ]
 
 
 def _primitive(op: Op) -> Primitive:

@@ -168,6 +168,34 @@ def _erf_ratio(z: Decimal) -> Decimal:
     return (1 - erfc(z.sqrt())) / z.sqrt()
 
 
+def erfc_inverse(c: Decimal) -> Decimal:
+    """The y with ``erfc(y) = c``, for c in (0, 1]: Newton's method, first in float64."""
+    small = float(c)
+    y = math.sqrt(max(-math.log(small), 0.0))
+    for _ in range(60):
+        y += (math.erfc(y) - small) * math.exp(y * y) * math.sqrt(math.pi) / 2
+    exact = Decimal(y)
+    for _ in range(2):
+        exact += (erfc(exact) - c) * (exact * exact).exp() * _pi().sqrt() / 2
+    return exact
+
+
+def _erf_inv_ratio(w: Decimal) -> Decimal:
+    """``erf_inv(x) / x`` of ``w = -log(1 - x**2)``."""
+    x = (1 - (-w).exp()).sqrt()
+    return erfc_inverse((-w).exp() / (1 + x)) / x
+
+
+def _erf_inv_root(s: Decimal) -> Decimal:
+    """The same of ``s = sqrt(w)``."""
+    return _erf_inv_ratio(s * s)
+
+
+def _around(middle: str, f: Function) -> Function:
+    """A function of the distance from a number."""
+    return lambda t: f(Decimal(middle) + t)
+
+
 def _expm1_tail(x: Decimal) -> Decimal:
     return (x.exp() - 1 - x) / (x * x) if abs(x) > Decimal("1e-15") else Decimal("0.5") + x / 6
 
@@ -246,6 +274,8 @@ def problems() -> list[Problem]:
         Problem("ERF_SMALL", lambda z: _erf_ratio(z) - 1, range(7), d("1e-12"), _ONE, _erf_ratio),
         Problem("ERF_LARGE", lambda x: erfc(x).ln() / LN2, range(7), _ONE, d(4), lambda x: 1 / erfc(x)),
         Problem("ERFC", _erfc_mapped, range(12), -_ONE, d("8.6") / d("11.6"), _erfc_mapped),
+        _erf_inv_problem("ERF_INV_SMALL", _erf_inv_ratio, "2.5", "2.5", 11, 24),
+        _erf_inv_problem("ERF_INV_LARGE", _erf_inv_root, "3.1", "0.9", 11, 24),
         *_float64_problems(),
     ]
 
@@ -269,7 +299,17 @@ def _float64_problems() -> list[Problem]:
         Problem("ERF_SMALL_64", lambda z: _erf_ratio(z) - 1, range(13), d("1e-12"), _ONE, _erf_ratio, 53),
         Problem("ERF_LARGE_64", lambda x: erfc(x).ln() / LN2, range(18), _ONE, d(6), lambda x: 1 / erfc(x), 53),
         Problem("ERFC_64", _erfc_mapped, range(27), -_ONE, d("25.8") / d("28.8"), _erfc_mapped, 53),
+        _erf_inv_problem("ERF_INV_SMALL_64", _erf_inv_ratio, "3.125", "3.125", 23, 53),
+        _erf_inv_problem("ERF_INV_MIDDLE_64", _erf_inv_root, "3.25", "0.751", 19, 53),
+        _erf_inv_problem("ERF_INV_LARGE_64", _erf_inv_root, "5.01", "1.011", 17, 53),
     ]
+
+
+def _erf_inv_problem(name: str, f: Function, middle: str, width: str, count: int, bits: int) -> Problem:
+    """A polynomial around the middle of an interval, up to its ends."""
+    end = Decimal(width) - (_TINY if middle == width else 0)
+    around = _around(middle, f)
+    return Problem(name, around, range(count), -end, Decimal(width), around, bits)
 
 
 def erfc_pieces(points: int = 60) -> list[tuple[float, ...]]:

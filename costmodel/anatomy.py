@@ -35,7 +35,8 @@ from .shares import box_ranges, narrowed, remaining, share_held
 _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "pow": 40.0}
 _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
-_COSTLY.update(dict.fromkeys("erf_inv asin acos atan atan2 asinh acosh atanh".split(), 30.0))
+_COSTLY.update(dict.fromkeys("asin acos atan atan2 asinh acosh atanh".split(), 30.0))
+_COSTLY.update(erf_inv=42.0, threefry=30.0, lgamma=200.0, digamma=140.0)
 _WIDE = 2.0
 """How many times as long those take in float64."""
 _CHEAP_CYCLES = 0.5

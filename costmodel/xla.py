@@ -90,6 +90,8 @@ _MATH_64_PER_S = {
 _ROUNDED_PER_S = {"float16": 12e9, "bfloat16": 4e9}
 """Operations per second and thread on 16-bit floats: every result is rounded."""
 _INTEGER_DIVISIONS_PER_S = 0.6e9
+_RANDOM_WORDS_PER_S = 0.1e9
+"""XLA's generator keeps all words of an array in memory from round to round."""
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or".split())
 _PLACES = frozenset(("argmax", "argmin"))
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
@@ -298,6 +300,8 @@ def _reduced_per_s(op: Op) -> float:
 def _seconds_per_element(region: Graph, op: Op) -> float:
     """Seconds of one thread for an element of an elementwise operation, beyond moving it."""
     dtype = op.types[0].dtype
+    if op.opcode == "threefry":
+        return 1 / _RANDOM_WORDS_PER_S
     if not dtypes.is_float(dtype):
         divides = op.opcode in ("div", "rem") and not _is_constant(region, op.operands[1])
         return 1 / _INTEGER_DIVISIONS_PER_S if divides else 0.0

@@ -16,6 +16,7 @@ from ..ir.graph import Graph, GraphBuilder, Op, TensorType
 from ..ir.scan import SCAN
 from .avals import UnsupportedProgram, is_extended, type_of
 from .primitives import encode
+from .random_words import add_words, is_plain_draw
 from .scan_params import plain_scan
 
 # Calls that are inlined, with the parameter that holds the callee. Custom derivatives may go because differentiation
@@ -102,8 +103,10 @@ class _Reader:
             params = plain_scan(eqn.params)
             if params is not None:
                 return self.builder.add(SCAN, operands, params, types, body=body)
+        if usual and is_plain_draw(eqn):
+            return [add_words(self.builder, self.key_words(eqn.invars[0].aval, operands[0]), eqn.params["shape"])]
         params = encode(eqn.primitive, eqn.params) if usual and not eqn.effects else None
-        if params is not None:
+        if params is not None and not (name == "bitcast_convert_type" and _changes_size(eqn)):
             return self.builder.add(name, operands, params, types)
         return self.opaque(eqn, operands, types)
 
@@ -113,6 +116,14 @@ class _Reader:
         ref = JaxOp(eqn.primitive, dict(eqn.params), eqn.effects, eqn.ctx)
         self.builder.append(Op(eqn.primitive.name, tuple(operands), results, types, {}, ref, effects))
         return results
+
+    def key_words(self, aval: Any, key: int) -> int:
+        """What a random key is made of, without making the key where the program did so."""
+        maker = next((op for op in reversed(self.builder.ops) if key in op.results), None)
+        if maker is not None and maker.opcode == "random_wrap":
+            return maker.operands[0]
+        (eqn,) = jax.make_jaxpr(jax.random.key_data)(jax.ShapeDtypeStruct(aval.shape, aval.dtype)).eqns
+        return self.opaque(eqn, [key], (type_of(eqn.outvars[0].aval),))[0]
 
     def call(self, callee: Any, operands: Sequence[int]) -> list[int]:
         if isinstance(callee, ClosedJaxpr):
@@ -150,6 +161,13 @@ def _plain_body(jaxpr: ClosedJaxpr) -> Graph | None:
         return None
     usual = all(dtypes.is_known(type_.dtype) and not type_.varying for type_ in body.types.values())
     return body if usual and not body.opaque and not any(op.effects for op in body.ops) else None
+
+
+def _changes_size(eqn: JaxprEqn) -> bool:
+    """Whether a reinterpretation makes several elements of one, or one of several."""
+    before: Any = eqn.invars[0].aval
+    after: Any = eqn.outvars[0].aval
+    return bool(before.shape != after.shape)
 
 
 def _is_plain_jit(params: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Signatures of the elementwise functions that scalar expressions apply, named as in ``jax.lax``.
 
-Two are not in ``jax.lax``: ``larger(x, y)`` is y where that is larger, else x, so that NaN replaces no number;
-``decay`` is ``exp`` of rounded numbers that are not positive, such as differences with their maximum, or of NaN.
+Three are not in ``jax.lax``: ``larger(x, y)`` is y where that is larger, else x, so that NaN replaces no number;
+``decay`` is ``exp`` of rounded numbers that are not positive, such as differences with their maximum, or of NaN;
+``threefry(k0, k1, i)`` is the i-th random word under the key k0, k1.
 Operands of a function share one element type unless stated otherwise; what each function computes is defined by
 `ir.interp_ops`.
 """
@@ -18,6 +19,7 @@ _DOMAINS: dict[str, Callable[[str], bool]] = {
     "signed": lambda d: dtypes.is_float(d) or d in dtypes.SIGNED,
     "float": dtypes.is_float,
     "integer": dtypes.is_integer,
+    "word": lambda d: d == "uint32",
     "bits": lambda d: dtypes.is_integer(d) or d == dtypes.BOOL,
     "ordered": lambda d: dtypes.is_known(d) and d not in dtypes.COMPLEX,
     "any": dtypes.is_known,
@@ -30,8 +32,8 @@ class Signature:
 
     Args:
         arity: number of operands.
-        domain: the element types it takes: number, signed (numbers), float, integer, bits (integers and bool), ordered
-            (all but complex) or any.
+        domain: the element types it takes: number, signed (numbers), float, integer, word (uint32), bits (integers and
+            bool), ordered (all but complex) or any.
         result: ``same`` type as the operands, ``bool``, or ``stated`` by the application.
         params: number of static parameters.
     """
@@ -60,7 +62,7 @@ def _table() -> dict[str, Signature]:
     add("round", 1, "float", params=1)
     add("exp exp2 expm1 log log1p sqrt rsqrt cbrt logistic", 1, "float")
     add("sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh", 1, "float")
-    add("erf erfc erf_inv", 1, "float")
+    add("erf erfc erf_inv lgamma digamma", 1, "float")
     add("is_finite", 1, "float", "bool")
     add("and or xor", 2, "bits")
     add("not", 1, "bits")
@@ -69,6 +71,7 @@ def _table() -> dict[str, Signature]:
     add("eq ne", 2, "any", "bool")
     add("lt le gt ge", 2, "ordered", "bool")
     add("clamp", 3, "ordered")
+    add("threefry", 3, "word")
     add("select_n", 3, "any")
     add("copy", 1, "any")
     add("convert_element_type bitcast_convert_type", 1, "ordered", "stated")

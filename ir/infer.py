@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from . import dtypes
 from .graph import GraphError, Param, TensorType
 
 Types = Sequence[TensorType]
@@ -45,7 +46,13 @@ REDUCE = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and redu
 CUMULATIVE = frozenset("cumsum cumprod cummax cummin cumlogsumexp".split())
 """Prefix reductions along `axis`."""
 
-ELEMENTWISE = UNARY | BINARY | COMPARE | {"pow", "is_finite", "select_n", "clamp", "convert_element_type"}
+ELEMENTWISE = (
+    UNARY
+    | BINARY
+    | COMPARE
+    | frozenset("pow is_finite select_n clamp convert_element_type threefry".split())
+    | {"bitcast_convert_type"}
+)
 """Operations whose result element depends on the operands' elements at the same place (scalars apart)."""
 
 
@@ -180,6 +187,22 @@ def _clamp(operands: Types, params: Params) -> TensorType:
 def _convert(operands: Types, params: Params) -> TensorType:
     _count(operands, 1)
     return _make(operands, operands[0].shape, params["new_dtype"], bool(params.get("weak_type", False)))
+
+
+def _bitcast(operands: Types, params: Params) -> TensorType:
+    _count(operands, 1)
+    old, new = operands[0].dtype, params["new_dtype"]
+    sizes = [dtypes.itemsize(d) if dtypes.is_known(d) and d != dtypes.BOOL else None for d in (old, new)]
+    _expect(None not in sizes and sizes[0] == sizes[1], f"expected numbers of one size, found {old} and {new}")
+    return _make(operands, operands[0].shape, new, False)
+
+
+def _threefry(operands: Types, params: Params) -> TensorType:
+    _count(operands, 3)
+    counter = operands[2]
+    for type_ in operands:
+        _expect(type_.dtype == "uint32" and type_.shape in ((), counter.shape), f"{type_} does not fit {counter}")
+    return _make(operands, counter.shape, weak_type=False)
 
 
 def _reshape(operands: Types, params: Params) -> TensorType:
@@ -348,6 +371,8 @@ _RULES: dict[str, Callable[[Types, Params], TensorType | tuple[TensorType, ...]]
     "select_n": _select_n,
     "clamp": _clamp,
     "convert_element_type": _convert,
+    "bitcast_convert_type": _bitcast,
+    "threefry": _threefry,
     "reshape": _reshape,
     "squeeze": _squeeze,
     "transpose": _transpose,

@@ -167,6 +167,25 @@ def _erf_inv_scalar(x: float) -> float:
     return math.copysign(guess - (math.erf(guess) - abs(x)) / slope, x)
 
 
+def _lgamma(x: float) -> float:
+    return math.inf if math.isinf(x) or (x <= 0 and x == math.floor(x)) else math.lgamma(x)
+
+
+def _digamma(x: float) -> float:
+    """By the recurrence up to 16, where six terms of the asymptotic series are enough."""
+    if math.isnan(x) or x == -math.inf or (x <= 0 and x == math.floor(x)):
+        return math.nan
+    if x < 0:
+        return _digamma(1 - x) - math.pi / math.tan(math.pi * (x - round(x)))
+    total = 0.0
+    while x < 16:
+        total -= 1 / x
+        x += 1
+    square = 1 / (x * x)
+    terms = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760)
+    return total + math.log(x) - 0.5 / x - sum(term * square ** (k + 1) for k, term in enumerate(terms))
+
+
 def _logistic(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
@@ -203,7 +222,25 @@ _TRANSCENDENTAL: dict[str, Callable[..., Any]] = {
     "erf": _each(math.erf),
     "erfc": _each(math.erfc),
     "erf_inv": _erf_inv,
+    "lgamma": _each(_lgamma),
+    "digamma": _each(_digamma),
 }
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def _threefry(k0: Array, k1: Array, i: Array) -> Array:
+    """Threefry-2x32 with 20 rounds of the counter (0, i), both words exclusive-ored (Salmon et al., SC 2011)."""
+    keys = (k0, k1, k0 ^ k1 ^ np.uint32(_PARITY))
+    x, y = k0, i + k1
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = (y << np.uint32(rotation) | y >> np.uint32(32 - rotation)) ^ x
+        x, y = x + keys[(group + 1) % 3], y + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return x ^ y
+
 
 _EXACT: dict[str, Callable[..., Any]] = {
     "add": np.add,
@@ -242,5 +279,6 @@ _EXACT: dict[str, Callable[..., Any]] = {
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "select_n": lambda condition, if_false, if_true: np.where(condition, if_true, if_false),
     "copy": np.copy,
+    "threefry": _threefry,
 }
 NAMES = frozenset((*_TRANSCENDENTAL, *_EXACT, "convert_element_type", "bitcast_convert_type"))

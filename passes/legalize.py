@@ -44,9 +44,9 @@ MAX_STATEMENTS = 512
 """Most statements a box is unrolled into; where there are more than `LOOPED_STATEMENTS`, each counts as its work."""
 POLYNOMIALS = frozenset(
     "exp exp2 expm1 log log1p logistic tanh sinh cosh erf erfc erf_inv sin cos tan asin acos atan atan2 asinh acosh "
-    "atanh cbrt decay pow rem".split()
+    "atanh cbrt decay pow rem threefry lgamma digamma".split()
 )
-"""Functions that code generation computes by polynomials, in line."""
+"""Functions that code generation computes by many instructions in line, mostly by polynomials."""
 POLYNOMIAL_WORK = 16
 LOOPED_STATEMENTS = 32
 """A box that is too large keeps at most this many statements; the rest becomes loops."""

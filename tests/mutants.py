@@ -36,6 +36,8 @@ GATE = ("tests/e2e/test_gate.py",)
 UNIT_AXES = ("tests/passes/test_unit_axes.py",)
 SIMPLIFY = ("tests/passes/test_simplify.py",)
 PLANS = ("tests/e2e/test_plans.py", "-k", "compared")
+RANDOM = ("tests/e2e/test_random_words.py", "-k", "words_are or other or reinterpretations")
+VECMATH = ("tests/backends/test_vecmath.py", "-k", "random_words or gamma or erf_inv")
 
 
 @dataclass(frozen=True)
@@ -412,4 +414,17 @@ MUTANTS = (
     Mutant("driver/gate.py", "ours > _STALLED * usual", "ours > 99 * usual", ("tests/e2e/test_gate.py",)),
     Mutant("driver/references.py", "_under_partial(region) or region", "region", ("tests/e2e/test_references.py",)),
     Mutant("frontends/solvers.py", "(shape[-2:]) >= _SMALL", "(shape[-2:]) >= 0", ("tests/e2e/test_solvers.py",)),
+    Mutant("frontends/random_words.py", "math.prod(shape[axis + 1 :])", "math.prod(shape[axis:])", RANDOM),
+    Mutant("frontends/random_words.py", "bool(shape) and math.prod", "math.prod", RANDOM),
+    Mutant("frontends/random_words.py", " and _counts_elements()", "", RANDOM),
+    Mutant("frontends/random_words.py", "key.dtype != _key_dtype() or", "", RANDOM),
+    Mutant("frontends/jaxpr.py", ' and not (name == "bitcast_convert_type" and _changes_size(eqn))', "", RANDOM),
+    Mutant("backends/llvm/vecmath_threefry.py", "keys[(group + 2) % 3]", "keys[(group + 1) % 3]", VECMATH),
+    Mutant("backends/llvm/vecmath_erf_inv.py", "o.fma(o.neg(x), x, 1.0)", "o.sub(1.0, o.mul(x, x))", VECMATH),
+    Mutant(
+        "backends/llvm/vecmath_gamma.py",
+        "o.sub(below, above), o.sub(above",
+        "o.sub(above, below), o.sub(above",
+        VECMATH,
+    ),
 )

@@ -15,7 +15,9 @@ from types import MappingProxyType
 from ...ir.dtypes import BOOL, FLOATS, INTEGERS
 from . import (
     vecmath_erf,
+    vecmath_erf_inv,
     vecmath_exp,
+    vecmath_gamma,
     vecmath_log,
     vecmath_pow,
     vecmath_pow64,
@@ -26,6 +28,7 @@ from . import (
 from .builder import Builder, VType
 from .vecmath_basic import BOOLEAN, FLOAT, INTEGER, NARROW_FLOAT, Emitter, Params, bitcast, convert, through_float32
 from .vecmath_core import Ops
+from .vecmath_threefry import threefry
 
 _BOTH: Mapping[str, Callable[..., str]] = {
     "acos": vecmath_trig.acos,
@@ -37,11 +40,14 @@ _BOTH: Mapping[str, Callable[..., str]] = {
     "atanh": vecmath_log.atanh,
     "cosh": vecmath_exp.cosh,
     "decay": vecmath_exp.decay,
+    "digamma": vecmath_gamma.digamma,
     "erf": vecmath_erf.erf,
+    "erf_inv": vecmath_erf_inv.erf_inv,
     "erfc": vecmath_erf.erfc,
     "exp": vecmath_exp.exp,
     "exp2": vecmath_exp.exp2,
     "expm1": vecmath_exp.expm1,
+    "lgamma": vecmath_gamma.lgamma,
     "log": vecmath_log.log,
     "log1p": vecmath_log.log1p,
     "logistic": vecmath_exp.logistic,
@@ -95,7 +101,7 @@ def _emitters() -> dict[tuple[str, str], Emitter]:
         BOOL: BOOLEAN,
     }
     table = {(name, dtype): emitter for dtype, emitters in kinds.items() for name, emitter in emitters.items()}
-    table |= {("clamp", dtype): _clamp for dtype in kinds}
+    table |= {("clamp", dtype): _clamp for dtype in kinds} | {("threefry", "uint32"): threefry}
     for name, function in _FLOAT32.items():
         emitter = _approximation(function)
         table |= {(name, "float32"): emitter} | {(name, dtype): through_float32(emitter) for dtype in _NARROW}

@@ -47,7 +47,7 @@ def split_exponent(o: Ops, x: str) -> tuple[str, str]:
     return e, o.iop("shl", e, o.mantissa)
 
 
-def _log_of(o: Ops, f: str, e: str) -> str:
+def log_of(o: Ops, f: str, e: str) -> str:
     """``log(2**e (1 + f))`` for f in [-0.25, 0.5) and the float e."""
     table = _TABLES[o.t.dtype]
     square = o.mul(f, f)
@@ -71,7 +71,7 @@ def log(o: Ops, x: str) -> str:
     e, shift = split_exponent(o, scaled)
     f = o.sub(o.from_bits(o.iop("sub", o.bits(scaled), shift)), 1.0)
     exponent = o.add(o.to_float(e), o.select(tiny, float(-o.mantissa), 0.0))
-    return _log_edges(o, _log_of(o, f, exponent), x, x)
+    return _log_edges(o, log_of(o, f, exponent), x, x)
 
 
 def log1p(o: Ops, x: str) -> str:
@@ -83,7 +83,7 @@ def log1p(o: Ops, x: str) -> str:
     power = o.from_bits(o.iop("sub", o.bits(o.c(1.0)), shift))
     power = o.at_least(power, 0.0)
     f = o.add(scaled, o.sub(power, 1.0))
-    result = _log_edges(o, _log_of(o, f, o.to_float(e)), total, x)
+    result = _log_edges(o, log_of(o, f, o.to_float(e)), total, x)
     return o.copysign(result, x)
 
 

@@ -288,3 +288,20 @@ def test_infer_joins_weak_types_and_mesh_axes() -> None:
     a, b = TensorType((3, 1), "float32", True, ("i",)), TensorType((1, 4), "float32", False, ("j",))
     assert infer("add", [a, b], {}) == (TensorType((3, 4), "float32", False, ("i", "j")),)
     assert infer("no such opcode", [a], {}) is None
+
+
+def test_reinterpretation_keeps_the_size() -> None:
+    x = TensorType((3, 4), "float32", True)
+    assert infer("bitcast_convert_type", [x], {"new_dtype": "int32"}) == (TensorType((3, 4), "int32"),)
+    for new in ("int16", "float64", "bool", "int4"):
+        with pytest.raises(GraphError, match=f"expected numbers of one size, found float32 and {new}"):
+            infer("bitcast_convert_type", [x], {"new_dtype": new})
+
+
+def test_random_words_are_of_one_key() -> None:
+    key, counter = TensorType((), "uint32"), TensorType((3, 4), "uint32")
+    assert infer("threefry", [key, key, counter], {}) == (counter,)
+    with pytest.raises(GraphError, match="does not fit"):
+        infer("threefry", [key, TensorType((3,), "uint32"), counter], {})
+    with pytest.raises(GraphError, match="does not fit"):
+        infer("threefry", [key, key, TensorType((3,), "int32")], {})
