@@ -6,9 +6,10 @@ together, so that a decision costs once however often a network repeats it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..ir.graph import Graph
 from ..passes.graph_choices import graph_candidates
@@ -25,8 +26,13 @@ _PRIMITIVES = ("cut", "group", "rematerialize")
 _ROUNDS = 4
 _LEAST_SHARE = 0.05
 """Regions with a smaller part of the predicted time are left as they are."""
+_MOST_OPERATIONS = 6000
+"""Operations in the regions that are tried, in all; networks need a thousand. A long unrolled program has thousands of
+possible steps, each on hundreds of operations, and trying one takes as long as its regions have operations."""
 
 Values = tuple[int, ...]
+_Alike = list[tuple[Step, frozenset[Values]]]
+"""Equal steps on equal regions, each with the values of the regions that it changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,9 @@ def improved(parts: Partition, predictions: Predictions, choose: Choose) -> Part
         predictions: of tasks.
         choose: decides which offers are taken.
     """
-    seen: set[object] = set()
+    tried = _Tried()
     for _ in range(_ROUNDS):
-        taken = choose(parts, list(_offers(parts, predictions, seen)))
+        taken = choose(parts, list(_offers(parts, predictions, tried)))
         if not taken:
             break
         for offer in taken:
@@ -85,18 +91,52 @@ def total_seconds(parts: Partition, predictions: Predictions) -> float:
     return sum(predictions.first_seconds(parts.tasks[key]) for _, key in parts.regions if key)
 
 
-def _offers(parts: Partition, predictions: Predictions, seen: set[object]) -> Iterator[Offer]:
-    """Offers on a partition whose like was not seen before; regions that can't gain much are left out."""
+@dataclass(slots=True)
+class _Tried:
+    """What was tried so far.
+
+    Attributes:
+        likenesses: Steps that were, or equal ones.
+        operations: In the regions that these change.
+        forms: Numbers of what regions look like; that is large, and a number is as good.
+    """
+
+    likenesses: set[object] = field(default_factory=set)
+    operations: int = 0
+    forms: dict[object, int] = field(default_factory=dict)
+
+
+def _promising(parts: Partition, predictions: Predictions, tried: _Tried) -> list[_Alike]:
+    """Equal steps whose like was not tried before, on regions that may gain much, as many as may be tried."""
     grouping = parts.grouping
-    own = {grouping.values(region): parts.tasks[key] for region, key in parts.regions if key}
+    own = {grouping.values(region)[-1]: parts.tasks[key] for region, key in parts.regions if key}
     least = _LEAST_SHARE * total_seconds(parts, predictions)
-    for likeness, steps in _alike(grouping).items():
-        tasks = [own[values] for values in steps[0][1] if values in own]
+    found: list[tuple[float, int, object, _Alike]] = []
+    for likeness, steps in _alike(grouping, tried.forms).items():
+        tasks = [own[values[-1]] for values in steps[0][1] if values[-1] in own]
         seconds = sum(map(predictions.first_seconds, tasks))
         arithmetic = sum(map(predictions.arithmetic, tasks))
-        if likeness in seen or len(steps) * seconds < least or seconds < _LIKELY * arithmetic:
+        if likeness in tried.likenesses or len(steps) * seconds < least or seconds < _LIKELY * arithmetic:
             continue
-        seen.add(likeness)
+        found.append((len(steps) * seconds, len(found), likeness, steps))
+    taken: list[tuple[int, _Alike]] = []
+    for _, place, likeness, steps in sorted(found, key=lambda item: -item[0]):
+        if tried.operations >= _MOST_OPERATIONS:
+            _LOG.info(
+                "leaving out %d kinds of steps of %d: the regions are too large", len(found) - len(taken), len(found)
+            )
+            break
+        tried.likenesses.add(likeness)
+        tried.operations += sum(map(len, steps[0][1]))
+        taken.append((place, steps))
+    return [steps for _, steps in sorted(taken, key=lambda item: item[0])]
+
+
+def _offers(parts: Partition, predictions: Predictions, tried: _Tried) -> Iterator[Offer]:
+    """Offers on a partition whose like was not tried before; regions that can't gain much are left out."""
+    grouping = parts.grouping
+    own = {grouping.values(region): parts.tasks[key] for region, key in parts.regions if key}
+    for steps in _promising(parts, predictions, tried):
         changed = _changed(grouping, steps[0][0])
         if changed is not None and all(map(predictions.schedulable, changed[1])):
             gone, made = changed
@@ -106,21 +146,24 @@ def _offers(parts: Partition, predictions: Predictions, seen: set[object]) -> It
                 yield offer
 
 
-def _alike(grouping: Grouping) -> dict[object, list[tuple[Step, frozenset[Values]]]]:
+def _alike(grouping: Grouping, forms: dict[object, int]) -> dict[object, _Alike]:
     """All steps that may apply, with the values of the regions that they name; equal ones on equal regions together."""
-    found: dict[object, list[tuple[Step, frozenset[Values]]]] = {}
-    forms: dict[tuple[int, ...], object] = {}
+    found: dict[object, _Alike] = {}
+    known: dict[tuple[int, ...], tuple[int, dict[int, int], frozenset[Values]]] = {}
     region_of = {v: r for r in grouping.regions for v in grouping.values(r)}
     for step in (step for name in _PRIMITIVES for step in graph_candidates(grouping, name)):
         named = [value_of(str(name)) for name in (step.target, *step.args)]
         touched = sorted({region_of[v].members[-1]: region_of[v] for v in named}.items())
         regions = [region for _, region in touched]
         ends = tuple(end for end, _ in touched)
-        if ends not in forms:
-            forms[ends] = _form(grouping.graph, regions)
-        values = [v for region in regions for v in grouping.values(region)]
-        likeness = step.primitive, forms[ends], tuple(values.index(v) for v in named)
-        found.setdefault(likeness, []).append((step, frozenset(map(grouping.values, regions))))
+        if ends not in known:
+            values = [grouping.values(region) for region in regions]
+            places = {value: place for place, value in enumerate(itertools.chain(*values))}
+            number = forms.setdefault(_form(grouping.graph, regions), len(forms))
+            known[ends] = number, places, frozenset(values)
+        form, places, touched_values = known[ends]
+        likeness = step.primitive, form, tuple(places[v] for v in named)
+        found.setdefault(likeness, []).append((step, touched_values))
     return found
 
 
@@ -167,7 +210,8 @@ def predicted_faster(offers: Sequence[Offer], predictions: Predictions, kernels:
     """Offers that are clearly faster by prediction and have kernels, those that gain most first."""
     gains = [(len(offer.steps) * _gain(offer, predictions), offer) for offer in offers]
     ranked = [offer for gain, offer in sorted(gains, key=lambda item: -item[0]) if gain > 0]
-    return [offer for offer in ranked if kernels(offer.after).keys() >= {task.key for task in offer.after}]
+    usable = kernels(list({task.key: task for offer in ranked for task in offer.after}.values())).keys()
+    return [offer for offer in ranked if usable >= {task.key for task in offer.after}]
 
 
 def _gain(offer: Offer, predictions: Predictions) -> float:

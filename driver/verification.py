@@ -28,10 +28,11 @@ def _measure_data(task: Task, reference: Reference) -> MeasureData:
         np.ascontiguousarray(reference.arguments[v]).reshape(unpacked_shape(b))
         for v, b in zip(values, params, strict=False)
     ]
-    outputs = [
-        reference.outputs[v].astype(dtypes.to_numpy(b.dtype)).reshape(b.shape)
-        for v, b in zip(workload.outputs, params[len(values) :], strict=True)
-    ]
+    with np.errstate(over="ignore"):  # what is too large is infinite
+        outputs = [
+            reference.outputs[v].astype(dtypes.to_numpy(b.dtype)).reshape(b.shape)
+            for v, b in zip(workload.outputs, params[len(values) :], strict=True)
+        ]
     tolerances = tuple(reference.tolerances[v] for v in workload.outputs)
     constants = frozenset(range(len(workload.inputs), len(values)))
     return MeasureData(tuple(inputs), tuple(outputs), tolerances, constants)

@@ -60,6 +60,7 @@ class Merging:
         self.formed = of_indices(graph)
         self.regions: dict[int, Region] = {}
         self.region_of: dict[int, int] = {}
+        self.reduces = False
 
     def add(self, index: int) -> None:
         """Make a region of an operation and merge it with those that feed it."""
@@ -130,6 +131,7 @@ class Merging:
     def _single(self, index: int, kind: Kind) -> Region:
         op = self.graph.ops[index]
         if kind == "rows":
+            self.reduces = True
             return Region((index,), kind, *self._kept(op))
         return Region((index,), kind, squeezed(op.type.shape))
 
@@ -162,6 +164,8 @@ class Merging:
 
     def _merge_rows(self, index: int) -> bool:
         """Merge all at once what only together has one result: a normalisation reads its mean twice."""
+        if not self.reduces:
+            return False
         found = self._row_family(index)
         if len(found) < 2:
             return False

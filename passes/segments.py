@@ -65,6 +65,7 @@ def _levels(graph: Graph, compute: Sequence[Region], region_of: dict[int, int], 
         ValueError: regions depend on each other.
     """
     levels = {i: 1 if i in native else 0 for i in range(len(graph.ops))}
+    of_region = [1] * len(compute)
     changed = True
     while changed:
         changed = False
@@ -76,7 +77,8 @@ def _levels(graph: Graph, compute: Sequence[Region], region_of: dict[int, int], 
                     above = levels[source] + ((source in native) != (index in native))
                     level = max(level, above)
             if index in region_of:
-                level = max(level, *(levels[m] for m in compute[region_of[index]].members))
+                level = max(level, of_region[region_of[index]])
+                of_region[region_of[index]] = level
             if level > len(graph.ops) + 1:
                 raise ValueError(_CIRCLE)
             if level != levels[index]:
