@@ -59,6 +59,16 @@ _PHASES = 1.12
 _DEPTHWISE_S_PER_MAC = 2.0e-9
 _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
+_SHORT_ROW = 32
+_SHORT_ROW_S = 2.4e-9
+"""Beginning and ending a row of so few elements, per row and thread."""
+_NARROW = 16
+_NARROW_S = 1.8e-9
+"""Columns beside fewer others than a vector has lanes: one element after the other."""
+_FEW_ROWS = 64
+_FAR_APART = 64 << 10
+_FAR_APART_S = 1.5e-9
+"""The same for few elements that lie so many bytes apart, as in sums over a batch."""
 _PLACE_ELEMENTS_PER_S = 0.25e9
 """Places of extreme values are found one element after the other, without vectors."""
 _ROUNDED_SUMS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
@@ -106,7 +116,7 @@ _STORED = frozenset(("concatenate", "gather"))
 _JOIN_S_PER_ELEMENT = 0.1e-9
 _JOIN_LAST_S_PER_ELEMENT = 0.4e-9
 """What a concatenation or a pad takes beyond moving, per element and thread: which part an element is of is asked for
-each; of a concatenation along the last axis without vectors."""
+each; of a concatenation along the last axis without vectors. A pad is computed anew by each of its readers."""
 _TRANSPOSED = 2.0
 """How many times as long a transposition of the last axis takes as a copy."""
 
@@ -191,7 +201,8 @@ def _heavy(region: Graph, op: Op, target: Target, start: float) -> float:
     elements = region.types[op.operands[0]].size if op.operands else 0
     if op.opcode in _REDUCTIONS:
         moved = region.types[op.operands[0]].nbytes
-        return start + max(elements / (_reduced_per_s(op) * threads), _streaming(moved, target))
+        usual = max(elements / (_reduced_per_s(op) * threads), _streaming(moved, target))
+        return start + usual + _without_vectors(region.types[op.operands[0]], op.params["axes"], threads)
     if op.opcode in _PLACES:
         return start + elements / (_PLACE_ELEMENTS_PER_S * threads)
     if op.opcode in _WINDOWS:
@@ -291,6 +302,22 @@ def _streaming(size: int, target: Target, stored: int = 0) -> float:
     return _moving(size + stored, target) + size / (_CACHE_BYTES_PER_S * target.threads)
 
 
+def _without_vectors(reduced: TensorType, axes: Collection[int], threads: int) -> float:
+    """Seconds that a reduction takes longer whose rows are short, or whose columns are narrow, or few and far apart."""
+    wide = [(axis in axes, extent) for axis, extent in enumerate(reduced.shape) if extent != 1]
+    last = max((place for place, (gone, _) in enumerate(wide) if gone), default=None)
+    if last is None or not reduced.size:
+        return 0.0
+    together = math.prod(extent for gone, extent in wide if gone)
+    lanes = math.prod(extent for _, extent in wide[last + 1 :])
+    if lanes == 1:
+        return reduced.size / together * _SHORT_ROW_S / threads if together < _SHORT_ROW else 0.0
+    if lanes < _NARROW:
+        return reduced.size * _NARROW_S / lanes
+    apart = lanes * dtypes.itemsize(reduced.dtype)
+    return reduced.size * _FAR_APART_S if together < _FEW_ROWS and apart >= _FAR_APART else 0.0
+
+
 def _reduced_per_s(op: Op) -> float:
     if op.opcode not in ("reduce_sum", "reduce_prod"):
         return _REDUCE_ELEMENTS_PER_S
@@ -325,7 +352,7 @@ def _loops(region: Graph, target: Target, start: float) -> float:
     for op in region.ops:
         if op.opcode not in (ELEMENTWISE - _FREE) | _MOVES:
             continue
-        seconds += op.types[0].size * (_seconds_per_element(region, op) + _joining(op)) / target.threads
+        seconds += op.types[0].size * (_seconds_per_element(region, op) + _joining(region, op)) / target.threads
         if op.result in stored:
             written = _written(region, op)
             moved = _read(region, op, written, stored) + written
@@ -352,10 +379,12 @@ def _stored_values(region: Graph) -> set[int]:
     return stored
 
 
-def _joining(op: Op) -> float:
+def _joining(region: Graph, op: Op) -> float:
     if op.opcode not in ("concatenate", "pad"):
         return 0.0
-    last = op.opcode == "concatenate" and op.params["dimension"] == op.type.rank - 1
+    if op.opcode == "pad":
+        return _JOIN_S_PER_ELEMENT * max(len(region.users[op.result]), 1)
+    last = op.params["dimension"] == op.type.rank - 1
     return _JOIN_LAST_S_PER_ELEMENT if last else _JOIN_S_PER_ELEMENT
 
 

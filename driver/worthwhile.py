@@ -9,6 +9,7 @@ from ..costmodel.roofline import predict_native
 from ..costmodel.xla import first_touch, predict_xla
 from ..ir.graph_edit import subgraph
 from ..ir.target import Target
+from ..passes.fold import MergeEqual
 from ..passes.regions import Region
 from .loop_costs import native_loop_seconds, xla_loop_seconds
 from .planning import Choice, Partition
@@ -16,6 +17,8 @@ from .verdicts import allocator_mode
 
 CALL_SECONDS = 4e-6
 """What a native call costs beyond its kernels."""
+_LEAST_GAIN = 12e-6
+"""Seconds that regions beside operations of XLA's have to gain: what was one program of XLA's comes apart."""
 _TOGETHER = 0.92
 """Share of the wanted speed-up that the regions of a function have to reach together, those left to XLA included."""
 
@@ -42,7 +45,10 @@ def worthwhile(parts: Partition, choices: Mapping[str, Choice], target: Target, 
         left = [r for r, _ in group if r not in gains]
         native = sum(seconds.native(r, key) for r, key in group if r in gains)
         together = seconds.xla([r for r, _ in group], touched=gains)
-        wins = together >= speedup * _TOGETHER * (native + seconds.xla(left, touched=[]) + CALL_SECONDS)
+        usual_left = seconds.xla(left, touched=[])
+        wins = together >= speedup * _TOGETHER * (native + usual_left + CALL_SECONDS)
+        if _beside_xla(parts, group):
+            wins = wins and together - native - usual_left >= _LEAST_GAIN
         for region, key in group:
             if key in in_loops or (wins and region in gains):
                 kept[key] = choices[key]
@@ -73,7 +79,8 @@ class _Seconds:
         if not members:
             return 0.0
         fresh = self._fresh(regions if touched is None else touched)
-        return predict_xla(subgraph(self.parts.graph, members), self.target) + first_touch(fresh, huge_pages=False)
+        graph = MergeEqual()(subgraph(self.parts.graph, members))  # copies for several readers are one value to XLA
+        return predict_xla(graph, self.target) + first_touch(fresh, huge_pages=False)
 
     def _fresh(self, regions: Sequence[Region]) -> list[int]:
         """Sizes of results of the function, where the allocator does not keep their pages."""
@@ -96,6 +103,15 @@ def _dependent(parts: Partition) -> list[list[tuple[Region, str]]]:
         for member, _ in merged:
             group_of.update(dict.fromkeys(member.members, merged))
     return list({id(group): group for group in group_of.values()}.values())
+
+
+def _beside_xla(parts: Partition, group: Sequence[tuple[Region, str]]) -> bool:
+    """Whether operations outside of all regions compute what a group reads, or read what it computes."""
+    graph = parts.graph
+    inside = {m for region, _ in group for m in region.members}
+    read = {graph.producers.get(value) for m in inside for value in graph.ops[m].operands}
+    users = {user for m in inside for value in graph.ops[m].results for user in graph.users[value]}
+    return bool({at for at in read | users if at is not None} - inside)
 
 
 def _loops(

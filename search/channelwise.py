@@ -132,8 +132,8 @@ def _channelwise_trace(
     steps += tile_at(parts, f"{root}.{loops[-1][0].name}", channel.name)
     steps += _packed_weights(parts, update, channel.name, width)
     in_box = last > 1
-    if tile is None and len(taps) == 1 and taps[0].extent >= 4 * PARTIAL_SUMS:
-        steps += _partial_sums(update, taps[0])
+    if tile is None and taps[-1].extent >= 4 * PARTIAL_SUMS:
+        steps += _partial_sums(update, taps)
     else:
         steps += reduction_loops(update, taps[:-1] if in_box else taps, 1)
     named = [(f"{root}.{it.name}", trips(it, f), it.extent % f != 0) for it, f in loops]
@@ -157,10 +157,10 @@ def _packed_weights(parts: Anatomy, update: Block, channel: str, width: int) -> 
     ]
 
 
-def _partial_sums(update: Block, taps: Iter) -> list[Step]:
+def _partial_sums(update: Block, taps: list[Iter]) -> list[Step]:
     """Independent partial results: a long sum in one register waits for its own latency and loses accuracy."""
     return [
-        Step("rfactor", update.name, (taps.name, PARTIAL_SUMS)),
-        Step("split", f"{update.name}.p", (taps.name, 1)),
+        Step("rfactor", update.name, (taps[-1].name, PARTIAL_SUMS)),
+        *(Step("split", f"{update.name}.p", (it.name, 1)) for it in taps),
         Step("set_scope", f"{update.write.buffer}.p", ("register",)),
     ]

@@ -57,8 +57,11 @@ def transposed(x: Any, w: Any) -> Any:
         (graph(lambda a, v: a.T @ v, (1024, 1024), (1024,)), 2.1),
         (graph(lambda a, v: a.T @ v, (5000, 64), (5000, 4)), 0.16),
         (graph(lambda x: 2 * x + jnp.roll(x, 1, 2), (128, 128, 128)), 0.52),
+        (graph(lambda x: x.sum(-1), (209_715, 5)), 0.31),
+        (graph(lambda x: x.sum(1), (20_000, 23, 2)), 0.95),
+        (graph(lambda x: x.sum(0), (32, 32_768)), 1.7),
     ],
-    ids="dot vector memory rows conv depthwise transposed softmax down colliding tall roll".split(),
+    ids="dot vector memory rows conv depthwise transposed softmax down colliding tall roll short narrow batch".split(),
 )
 def test_order_of_magnitude(region: Graph, measured_ms: float) -> None:
     assert 0.5 < predict_xla(region, TARGET) * 1e3 / measured_ms < 2.5

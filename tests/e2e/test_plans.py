@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import tilewright
 from tilewright.artifact.errors import ArtifactError
 from tilewright.backends.llvm.kernel import Kernel
 from tilewright.database.store import Database
-from tilewright.driver import pipeline, plan_contest
+from tilewright.driver import pipeline, plan_contest, plans
 from tilewright.driver.assembly import assemble
 from tilewright.driver.gate import runnable
 from tilewright.driver.kernels import build_all
@@ -32,7 +33,7 @@ from tilewright.driver.verification import task_references
 from tilewright.frontends.jaxpr import to_graph
 from tilewright.ir.target import Target
 from tilewright.passes.graph_choices import graph_candidates
-from tilewright.passes.graph_trace import value_name
+from tilewright.passes.graph_trace import value_name, value_of
 from tilewright.passes.manager import PassManager
 from tilewright.passes.pipeline import GRAPH_PASSES
 from tilewright.passes.schedule import ScheduleError, Step
@@ -147,6 +148,24 @@ def test_steps_without_kernels_are_not_taken():
     parts = cut_up(attention, drawn(8, 8, 64), drawn(8, 1024, 64), drawn(8, 1024, 64))
     predictions = Predictions(TARGET)
     assert improved(parts, predictions, lambda _, offers: predicted_faster(offers, predictions, lambda _: {})) is parts
+
+
+def test_long_programs_try_the_most_promising_steps_alone(monkeypatch):
+    tried: list[int] = []
+    changed = plans._changed
+
+    def counted(grouping, step):
+        tried.append(sum(len(r.members) for r in grouping.regions if value_of(str(step.target)) in grouping.values(r)))
+        return changed(grouping, step)
+
+    def scanned(x):
+        return lax.associative_scan(lambda a, b: (a[0] * b[0], b[0] * a[1] + b[1]), (x, x + 1))[1]
+
+    parts, predictions = cut_up(scanned, drawn(64, 512)), Predictions(TARGET)
+    monkeypatch.setattr(plans, "_changed", counted)
+    monkeypatch.setattr(plans, "_MOST_OPERATIONS", 300)
+    improved(parts, predictions, lambda *_: [])
+    assert tried and sum(tried) <= 300 + max(tried)
 
 
 @pytest.mark.parametrize(("queries", "steps"), [(8, 1), (512, 0)])
