@@ -53,6 +53,14 @@ def _standardised(x: jax.Array) -> jax.Array:
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1)
 
 
+def _noisy(x: jax.Array) -> jax.Array:
+    return x + jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+
+
+def _dropout(x: jax.Array) -> jax.Array:
+    return jnp.where(jax.random.bernoulli(jax.random.key(0), jnp.float32(0.9), x.shape), x / x.dtype.type(0.9), 0)
+
+
 CASES = {
     "gelu": Case(jax.nn.gelu, "bfloat16 float16 float32 float64"),
     "relu": Case(jax.nn.relu, "bfloat16 float16 float32 float64"),
@@ -60,6 +68,11 @@ CASES = {
     "log": Case(lambda x: jnp.log(jnp.abs(x) + 1), "bfloat16 float64"),
     "sin": Case(jnp.sin, "float32 float64"),
     "pow": Case(lambda x, y: jnp.abs(x) ** y, "float32 float64", 2),
+    "erf_inv": Case(lambda x: jax.lax.erf_inv(jnp.tanh(x)), "float32 float64"),
+    "lgamma": Case(lambda x: jax.lax.lgamma(jnp.abs(x)), "float32 float64"),
+    "digamma": Case(lambda x: jax.lax.digamma(jnp.abs(x)), "float32"),
+    "normal": Case(_noisy, "float32"),
+    "dropout": Case(_dropout, "float32"),
     "add": Case(lambda x, y: x + y, "int8 int16 int64 bfloat16", 2),
     "divide": Case(lambda x, y: x // y, "int8 int32 int64", 2),
     "quantise": Case(lambda x: jnp.clip(jnp.round(x * 16), -128, 127).astype("int8"), "bfloat16 float32"),
@@ -74,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(CASES), help="cases, all by default")
     jax.config.update("jax_enable_x64", True)
-    print(f"{'case':10} {'type':9} {'mode':7} {'ours ms':>9} {'GB/s':>6} {'jax.jit ms':>11} {'ratio':>6}")
+    print(f"{'case':11} {'type':9} {'mode':7} {'ours ms':>9} {'GB/s':>6} {'jax.jit ms':>11} {'ratio':>6}")
     for name in parser.parse_args().names:
         for dtype in CASES[name].dtypes.split():
             _row(name, dtype)
@@ -95,7 +108,7 @@ def _row(name: str, dtype: str) -> None:
     ours, jit = median(times["ours"]), median(times["jit"])
     ratio = median(b / a for a, b in zip(times["ours"], times["jit"], strict=True))
     mode = sides["ours"].report().mode  # pyright: ignore[reportAttributeAccessIssue]
-    print(f"{name:10} {dtype:9} {mode:7} {ours:9.2f} {moved / ours / 1e6:6.1f} {jit:11.2f} {ratio:6.2f}", flush=True)
+    print(f"{name:11} {dtype:9} {mode:7} {ours:9.2f} {moved / ours / 1e6:6.1f} {jit:11.2f} {ratio:6.2f}", flush=True)
 
 
 def _finished(fn: Callable[..., jax.Array], given: list[jax.Array]) -> jax.Array:

@@ -81,7 +81,6 @@ _MODELS: dict[str, _KerasModel | _Encoder | Decoder] = {
     "inceptionv3": _KerasModel("InceptionV3", "inception_v3", height=299, width=299),
     "xception": _KerasModel("Xception", "xception", height=299, width=299),
     "nasnetmobile": _KerasModel("NASNetMobile", "nasnet"),
-    "vgg16": _KerasModel("VGG16", "vgg16"),
 }
 _STATISTICS_BATCH = 8
 

@@ -36,9 +36,11 @@ _COSTLY = {"div": 8.0, "rem": 16.0, "sqrt": 9.0, "rsqrt": 9.0, "cbrt": 25.0, "po
 _COSTLY.update(dict.fromkeys("exp exp2 expm1 log log1p".split(), 9.0))
 _COSTLY.update(dict.fromkeys("logistic tanh sinh cosh erf erfc sin cos tan".split(), 16.0))
 _COSTLY.update(dict.fromkeys("asin acos atan atan2 asinh acosh atanh".split(), 30.0))
-_COSTLY.update(erf_inv=42.0, threefry=30.0, lgamma=200.0, digamma=140.0)
+_COSTLY.update(erf_inv=42.0, threefry=30.0, lgamma=100.0, digamma=70.0)
 _WIDE = 2.0
 """How many times as long those take in float64."""
+_IN_FLOAT64 = frozenset(("lgamma", "digamma"))
+"""Those that are computed in float64 whatever their type, so that it is the other way round."""
 _CHEAP_CYCLES = 0.5
 _VECTOR_BYTES = 64
 """Of the longest vectors, which parts along the last axis are filled up to."""
@@ -233,7 +235,7 @@ def _cost(expr: Apply) -> float:
         return _power_cycles(int(expr.params[0]), expr.dtype)
     if expr.op not in _COSTLY:
         return _BFLOAT16_ROUNDING if expr.dtype == "bfloat16" else _CHEAP_CYCLES
-    return _COSTLY[expr.op] * (_WIDE if expr.dtype == "float64" else 1.0)
+    return _COSTLY[expr.op] * (_WIDE if (expr.dtype == "float64") != (expr.op in _IN_FLOAT64) else 1.0)
 
 
 def _power_cycles(exponent: int, dtype: str) -> float:

@@ -17,8 +17,8 @@ from .verdicts import allocator_mode
 
 CALL_SECONDS = 4e-6
 """What a native call costs beyond its kernels."""
-_LEAST_GAIN = 12e-6
-"""Seconds that regions beside operations of XLA's have to gain: what was one program of XLA's comes apart."""
+_APART_SECONDS = 8e-6
+"""What it costs beyond that beside operations of XLA's: what was one program of XLA's comes apart."""
 _TOGETHER = 0.92
 """Share of the wanted speed-up that the regions of a function have to reach together, those left to XLA included."""
 
@@ -45,10 +45,8 @@ def worthwhile(parts: Partition, choices: Mapping[str, Choice], target: Target, 
         left = [r for r, _ in group if r not in gains]
         native = sum(seconds.native(r, key) for r, key in group if r in gains)
         together = seconds.xla([r for r, _ in group], touched=gains)
-        usual_left = seconds.xla(left, touched=[])
-        wins = together >= speedup * _TOGETHER * (native + usual_left + CALL_SECONDS)
-        if _beside_xla(parts, group):
-            wins = wins and together - native - usual_left >= _LEAST_GAIN
+        call = CALL_SECONDS + (_APART_SECONDS if _beside_xla(parts, group) else 0.0)
+        wins = together >= speedup * _TOGETHER * (native + seconds.xla(left, touched=[]) + call)
         for region, key in group:
             if key in in_loops or (wins and region in gains):
                 kept[key] = choices[key]
