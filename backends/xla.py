@@ -25,7 +25,7 @@ from jax.extend.core import (
     no_effects,
 )
 
-from ..frontends.avals import aval_of
+from ..frontends.avals import aval_of, is_extended
 from ..frontends.jaxpr import JaxOp
 from ..frontends.primitives import decode, primitive
 from ..frontends.random_words import THREEFRY
@@ -90,7 +90,7 @@ def emit_float64(graph: Graph) -> Callable[..., list[np.ndarray]]:
 
     Returns:
         A function of the graph's inputs (what `jax.jit` takes for the declared types) that returns its outputs as NumPy
-        arrays, floating point ones as float64.
+        arrays, floating point ones as float64; keys of random numbers stay what they are.
     """
     wide = promote(graph)
 
@@ -98,7 +98,8 @@ def emit_float64(graph: Graph) -> Callable[..., list[np.ndarray]]:
         # Numbers and wider arrays take the declared types here: where 64 bits are enabled, they would keep theirs.
         given = [value if isinstance(value, jax.Array) else jnp.asarray(value) for value in arguments]
         with jax.enable_x64(True):
-            return [np.asarray(result) for result in jax.jit(jaxpr_as_fun(emit(wide)))(*given)]
+            results = jax.jit(jaxpr_as_fun(emit(wide)))(*given)
+            return [result if is_extended(result.dtype) else np.asarray(result) for result in results]
 
     return run
 

@@ -19,6 +19,8 @@ CALL_SECONDS = 4e-6
 """What a native call costs beyond its kernels."""
 _APART_SECONDS = 8e-6
 """What it costs beyond that beside operations of XLA's: what was one program of XLA's comes apart."""
+_OF_KEYS = frozenset("random_wrap random_unwrap random_split random_fold_in random_seed".split())
+"""Operations on a few words, which take next to nothing."""
 _TOGETHER = 0.92
 """Share of the wanted speed-up that the regions of a function have to reach together, those left to XLA included."""
 
@@ -106,10 +108,11 @@ def _dependent(parts: Partition) -> list[list[tuple[Region, str]]]:
 def _beside_xla(parts: Partition, group: Sequence[tuple[Region, str]]) -> bool:
     """Whether operations outside of all regions compute what a group reads, or read what it computes."""
     graph = parts.graph
-    inside = {m for region, _ in group for m in region.members}
-    read = {graph.producers.get(value) for m in inside for value in graph.ops[m].operands}
-    users = {user for m in inside for value in graph.ops[m].results for user in graph.users[value]}
-    return bool({at for at in read | users if at is not None} - inside)
+    members = {m for region, _ in group for m in region.members}
+    read = {graph.producers.get(value) for m in members for value in graph.ops[m].operands}
+    users = {user for m in members for value in graph.ops[m].results for user in graph.users[value]}
+    outside = {at for at in read | users if at is not None} - {m for region, _ in parts.regions for m in region.members}
+    return any(graph.ops[at].opcode not in _OF_KEYS for at in outside)
 
 
 def _loops(

@@ -29,6 +29,7 @@ _CALLS = {
     "tilewright_call": "jaxpr",
 }
 _JIT = ("jit", "pjit")
+_WRAP = "random_wrap"
 _REMAT = ("remat", "remat2", "checkpoint")
 
 
@@ -66,13 +67,16 @@ def to_graph(closed: ClosedJaxpr) -> Graph:
     constants = [
         reader.constant(value, var.aval) for value, var in zip(closed.consts, closed.jaxpr.constvars, strict=True)
     ]
-    return reader.builder.build(reader.inline(closed.jaxpr, constants, arguments))
+    outputs = reader.inline(closed.jaxpr, constants, arguments)
+    reader.drop_unread_keys(outputs)
+    return reader.builder.build(outputs)
 
 
 class _Reader:
     def __init__(self) -> None:
         self.builder = GraphBuilder()
         self._constants: dict[Any, int] = {}
+        self._key_words: dict[int, int] = {}
         self._keep_alive: list[Any] = []  # identities in `_constants` stay valid only while the values live
         self._ctx = new_jaxpr_eqn([], [], jax.lax.add_p, {}, no_effects).ctx
 
@@ -119,11 +123,19 @@ class _Reader:
 
     def key_words(self, aval: Any, key: int) -> int:
         """What a random key is made of, without making the key where the program did so."""
-        maker = next((op for op in reversed(self.builder.ops) if key in op.results), None)
-        if maker is not None and maker.opcode == "random_wrap":
-            return maker.operands[0]
-        (eqn,) = jax.make_jaxpr(jax.random.key_data)(jax.ShapeDtypeStruct(aval.shape, aval.dtype)).eqns
-        return self.opaque(eqn, [key], (type_of(eqn.outvars[0].aval),))[0]
+        if key not in self._key_words:
+            maker = next((op for op in reversed(self.builder.ops) if key in op.results), None)
+            if maker is not None and maker.opcode == _WRAP:
+                self._key_words[key] = maker.operands[0]
+            else:
+                (eqn,) = jax.make_jaxpr(jax.random.key_data)(jax.ShapeDtypeStruct(aval.shape, aval.dtype)).eqns
+                self._key_words[key] = self.opaque(eqn, [key], (type_of(eqn.outvars[0].aval),))[0]
+        return self._key_words[key]
+
+    def drop_unread_keys(self, outputs: Sequence[int]) -> None:
+        """Without keys that nothing reads any more, a program that draws from their words is plain operations."""
+        read = {value for op in self.builder.ops for value in op.operands} | set(outputs)
+        self.builder.ops[:] = [op for op in self.builder.ops if op.opcode != _WRAP or op.result in read]
 
     def call(self, callee: Any, operands: Sequence[int]) -> list[int]:
         if isinstance(callee, ClosedJaxpr):

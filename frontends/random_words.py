@@ -34,7 +34,7 @@ def is_plain_draw(eqn: JaxprEqn) -> bool:
     key: Any = eqn.invars[0].aval
     if key.shape != () or key.dtype != _key_dtype() or not all(isinstance(n, int) for n in shape):
         return False
-    return bool(shape) and math.prod(shape) < _MOST and _counts_elements()
+    return bool(shape) and math.prod(shape) < _MOST and _counts_elements(jax.config.jax_threefry_partitionable)
 
 
 def add_words(builder: GraphBuilder, data: int, shape: Sequence[int]) -> int:
@@ -81,8 +81,9 @@ def _key_dtype() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
 
 
-def _counts_elements() -> bool:
-    """Whether JAX, as it is configured, draws element i from counter i."""
+@functools.cache
+def _counts_elements(partitionable: bool) -> bool:
+    """Whether JAX, with its option of that name as it is, draws element i from counter i."""
     generator = jax.extend.random.threefry_prng_impl
     drawn = jax.make_jaxpr(lambda key: generator.random_bits(key, 32, (3, 2)))(np.zeros(2, np.uint32))
     return [eqn.primitive.name for eqn in drawn.eqns] == _DRAWN

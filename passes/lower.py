@@ -43,6 +43,8 @@ DTYPES = frozenset((*dtypes.FLOATS, *dtypes.INTEGERS, dtypes.BOOL))
 """Element types that kernels compute on."""
 
 _ROUNDING = {"AWAY_FROM_ZERO": 0, "TO_NEAREST_EVEN": 1}
+_DEEPEST = 100
+"""Nested operations in one expression; longer chains are stored in between."""
 _INLINE_COST = 4
 _INLINE_COST_OF_SCALAR = 64
 _CHEAP = UNARY & frozenset(("neg", "abs", "square", "sign", "not", "copy", "stop_gradient")) | BINARY | COMPARE
@@ -92,7 +94,8 @@ class Lowering:
         memo: elements of values in that Block.
         uses: how often each value is read.
         reducing: whether the Block reduces: what it reads of padding it skips.
-        reduced_from: of values that were asked for, whether reductions in the region lead to them.
+        from_reductions: values that reductions in the region lead to.
+        depths: how deeply the expressions of values are nested that have no buffer.
     """
 
     graph: Graph
@@ -103,7 +106,8 @@ class Lowering:
     memo: dict[tuple[int, tuple[AffineExpr, ...]], Expr] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)
     reducing: bool = False
-    reduced_from: dict[int, bool] = field(default_factory=dict)
+    from_reductions: frozenset[int] = frozenset()
+    depths: dict[int, int] = field(default_factory=dict)
 
     def run(self, name: str) -> Workload:
         """The workload, called ``name``."""
@@ -111,6 +115,7 @@ class Lowering:
         for value, type_ in graph.types.items():
             if type_.dtype not in DTYPES:
                 raise LoweringError(f"expected element types {sorted(DTYPES)}, found {type_} in %{value}")
+        self.from_reductions = self._of_reductions()
         self.uses = Counter(v for op in graph.ops for v in op.operands) + Counter(graph.outputs)
         self.uses.update(v for op in graph.ops if op.opcode in EXTREME_PLACES for v in op.operands)  # read twice
         constants = tuple(v for v in graph.constants if not self._formed(v))
@@ -157,6 +162,8 @@ class Lowering:
             self._store_reduction(op, value, rule)
         elif value in self.graph.outputs or self._shared_and_costly(value) or self._spread_and_costly(value):
             self._store_elementwise(op, value)
+        elif self._deep(op):
+            self._store_elementwise(op, value)
         written.add(value)
 
     def _store_reduction(self, op: Op, value: int, rule: BlockRule) -> None:
@@ -189,33 +196,43 @@ class Lowering:
     def _shared_and_costly(self, value: int) -> bool:
         """Expressions are trees: a value that is used twice is computed twice, or kept."""
         most = _INLINE_COST if self.graph.types[value].size > 1 else _INLINE_COST_OF_SCALAR
-        return self.uses[value] > 1 and self._cost(value) > most
+        return self.uses[value] > 1 and self._costs_more(value, most)
+
+    def _deep(self, op: Op) -> bool:
+        """Whether an expression would be nested so deeply that nobody can walk through it."""
+        depth = 1 + max((self.depths.get(v, 0) for v in op.operands if v not in self.storage), default=0)
+        self.depths[op.result] = depth
+        return depth > _DEEPEST
 
     def _spread_and_costly(self, value: int) -> bool:
         """What is made of a reduction's results (a mean, a scale) is computed once, not for each element it serves."""
         size = self.graph.types[value].size
         users = (self.graph.ops[user] for user in self.graph.users[value])
-        if self._cost(value) <= _INLINE_COST or not any(user.type.size > size for user in users):
+        if value not in self.from_reductions or not any(user.type.size > size for user in users):
             return False
-        return self._of_reductions(value)
+        return self._costs_more(value, _INLINE_COST)
 
-    def _of_reductions(self, value: int) -> bool:
-        """Whether a value is computed from results of reductions over axes in this region."""
-        if value not in self.reduced_from:
-            op = self.graph.producer(value)
-            found = op is not None and (op.opcode in AXIS_REDUCTIONS or any(map(self._of_reductions, op.operands)))
-            self.reduced_from[value] = found
-        return self.reduced_from[value]
+    def _of_reductions(self) -> frozenset[int]:
+        """Values that are computed from results of reductions over axes in this region, these included."""
+        found: set[int] = set()
+        for op in self.graph.ops:
+            if op.opcode in AXIS_REDUCTIONS or not found.isdisjoint(op.operands):
+                found.update(op.results)
+        return frozenset(found)
 
-    def _cost(self, value: int) -> int:
-        """Rough number of instructions to compute an element in place."""
-        op = self.graph.producer(value)
-        if op is None or value in self.storage:
-            return 1
-        below = sum(self._cost(v) for v in op.operands)
-        if op.opcode in VIEWS | IDENTITIES:
-            return below
-        return below + (1 if op.opcode in _CHEAP else 16)
+    def _costs_more(self, value: int, most: int) -> bool:
+        """Whether computing an element in place takes more than about so many instructions."""
+        total, waiting = 0, [value]
+        while waiting and total <= most:
+            at = waiting.pop()
+            op = self.graph.producer(at)
+            if op is None or at in self.storage:
+                total += 1
+                continue
+            if op.opcode not in VIEWS | IDENTITIES:
+                total += 1 if op.opcode in _CHEAP else 16
+            waiting += op.operands
+        return total > most
 
     def _operands_in_buffers(self, op: Op) -> None:
         """Contractions and windows read their operands many times: what is computed is computed once."""

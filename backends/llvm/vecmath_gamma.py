@@ -18,6 +18,9 @@ _STEPS = 8
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 _LGAMMA = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1))
 _DIGAMMA = tuple(b / (2 * k) for k, b in enumerate(_BERNOULLI, 1))
+_CLOSE = 2.0**-64
+_INTEGERS = 2.0**52
+"""From here on all numbers are integers."""
 _INF, _NAN = float("inf"), float("nan")
 
 
@@ -75,8 +78,9 @@ def _in_float64(o: Ops, x: str, function: Callable[[Ops, str], str]) -> str:
 
 
 def _lgamma(o: Ops, x: str) -> str:
-    reflects = o.compare("lt", x, 0.0)
-    at = _shifted(o, o.select(reflects, o.sub(1.0, x), x))
+    # The logarithm of a number this close to zero is that of 1 / |x|, on either side.
+    reflects = o.compare("lt", x, -_CLOSE)
+    at = _shifted(o, o.select(reflects, o.sub(1.0, x), o.abs(x)))
     inverse = o.div(1.0, at.z)
     series = o.mul(inverse, o.horner(o.mul(inverse, inverse), _LGAMMA))
     # (z - 1/2) (log z - 1) + (log 2 pi - 1) / 2: infinities do not meet.
@@ -86,7 +90,10 @@ def _lgamma(o: Ops, x: str) -> str:
     # gamma(x) gamma(1 - x) = pi / sin(pi x)
     below = log(o, o.select(reflects, o.div(o.mul(at.product, math.pi), sine), at.product))
     result = o.select(reflects, o.sub(below, above), o.sub(above, below))
-    return o.select(o.compare("eq", o.abs(x), _INF), _INF, result)
+    for zero in (1.0, 2.0):
+        result = o.select(o.compare("eq", x, zero), 0.0, result)
+    result = o.select(o.compare("le", x, -_INTEGERS), _INF, result)
+    return o.select(o.compare("eq", x, _INF), _INF, result)
 
 
 def _digamma(o: Ops, x: str) -> str:

@@ -61,6 +61,7 @@ def test_error_stays_small_beside_one(name, configuration, rng):
     x = np.concatenate(
         [x, 1 + rng.standard_normal(500) * 1e-3, 2 + rng.standard_normal(500) * 1e-6, [0.5, 8.0, 7.999], SPECIAL]
     )
+    x = np.concatenate([x, [-1e-305, -3e-308, -1e-200, -1e-17, -1e-20, -1e307, -4.5e15, 4.5e15, 1e308]])
     np.testing.assert_allclose(_run(name, configuration, x), REFERENCES[name](x), rtol=2e-13, atol=2e-14)
 
 

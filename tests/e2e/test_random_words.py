@@ -71,7 +71,21 @@ def test_draws_agree_natively(
 
 def test_raw_keys_leave_nothing_that_only_jax_knows() -> None:
     graph = graph_of(lambda key: jax.random.normal(key, (3, 4)), jax.random.PRNGKey(0))
-    assert [op.opcode for op in graph.ops if op.opaque and graph.users[op.result]] == []
+    assert not graph.opaque and THREEFRY in opcodes(graph)
+
+
+def test_keys_may_be_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("MIN_PREDICTED_SPEEDUP", "WORTHWHILE_SECONDS"):
+        monkeypatch.setattr(pipeline, limit, 0.0)
+
+    def threaded(key: Any) -> Any:
+        key, own = jax.random.split(key)
+        return key, jax.random.uniform(own, (40, 50))
+
+    fast = tw.compile(threaded, effort=0, database=tmp_path / "tuning.db")
+    (key, words), (usual_key, usual) = fast(jax.random.key(7)), jax.jit(threaded)(jax.random.key(7))
+    assert fast.report().mode == "native" and key == usual_key
+    np.testing.assert_allclose(words, usual, rtol=1e-6)
 
 
 def test_other_generators_stay_as_they_are() -> None:

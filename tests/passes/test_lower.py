@@ -446,6 +446,16 @@ def test_unknown_operations_and_types_are_refused():
     refused(lambda w, *c: lax.select_n(w, *c), ints(3, dtype=np.int32) % 3, *cases, match="boolean selection")
 
 
+def test_long_chains_are_stored_in_between():
+    def chain(x):
+        for _ in range(400):
+            x = jnp.minimum(x * F(1.0001) + F(0.1), F(5))
+        return x
+
+    work = check(chain, ints(4, 5), tolerance=1e-4)
+    assert 8 <= len(list(blocks(work.func.body))) <= 20
+
+
 def test_values_that_are_read_again_and_again_are_looked_at_once():
     def chain(x, rows):
         for _ in range(60):
