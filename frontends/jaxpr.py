@@ -110,6 +110,8 @@ class _Reader:
         if usual and is_plain_draw(eqn):
             return [add_words(self.builder, self.key_words(eqn.invars[0].aval, operands[0]), eqn.params["shape"])]
         params = encode(eqn.primitive, eqn.params) if usual and not eqn.effects else None
+        if name == "digamma" and params is not None and jax.__version_info__ >= (0, 11):
+            return [self.digamma(operands[0], types[0])]
         if params is not None and not (name == "bitcast_convert_type" and _changes_size(eqn)):
             return self.builder.add(name, operands, params, types)
         return self.opaque(eqn, operands, types)
@@ -120,6 +122,17 @@ class _Reader:
         ref = JaxOp(eqn.primitive, dict(eqn.params), eqn.effects, eqn.ctx)
         self.builder.append(Op(eqn.primitive.name, tuple(operands), results, types, {}, ref, effects))
         return results
+
+    def digamma(self, x: int, type_: TensorType) -> int:
+        """JAX 0.11 has minus infinity at zero, where the opcode has NaN, as JAX 0.10."""
+        scalar = TensorType((), type_.dtype)
+        kind = dtypes.to_numpy(type_.dtype)
+        zero, low = (self.builder.constant(np.array(n).astype(kind), scalar) for n in (0.0, -np.inf))
+        (usual,) = self.builder.add("digamma", [x], {}, [type_])
+        (at_zero,) = self.builder.add("eq", [x, zero], {}, [type_.with_dtype("bool", False)])
+        spread = {"shape": type_.shape, "broadcast_dimensions": ()}
+        (pole,) = self.builder.add("broadcast_in_dim", [low], spread, [TensorType(type_.shape, type_.dtype)])
+        return self.builder.add("select_n", [at_zero, usual, pole], {}, [type_])[0]
 
     def key_words(self, aval: Any, key: int) -> int:
         """What a random key is made of, without making the key where the program did so."""

@@ -22,8 +22,10 @@ RANDOM_BITS = "random_bits"
 THREEFRY = "threefry"
 _MOST = 1 << 31
 """Elements that counters of 32 bits are used for."""
-_DRAWN = ["slice", "squeeze", "slice", "squeeze", "iota_2x32_shape", "threefry2x32", "xor"]
-"""How JAX draws words; where it does it otherwise (by an option, or a later JAX), the primitive stays as it is."""
+_OPENS = frozenset(("slice", "squeeze", "unstack"))
+_DRAWS = ["iota_2x32_shape", "threefry2x32", "xor"]
+"""How JAX draws words from the two of a key; where it does it otherwise (by an option, or a later JAX), the primitive
+stays as it is."""
 
 
 def is_plain_draw(eqn: JaxprEqn) -> bool:
@@ -34,7 +36,8 @@ def is_plain_draw(eqn: JaxprEqn) -> bool:
     key: Any = eqn.invars[0].aval
     if key.shape != () or key.dtype != _key_dtype() or not all(isinstance(n, int) for n in shape):
         return False
-    return bool(shape) and math.prod(shape) < _MOST and _counts_elements(jax.config.jax_threefry_partitionable)
+    option: Any = jax.config
+    return bool(shape) and math.prod(shape) < _MOST and _counts_elements(option.jax_threefry_partitionable)
 
 
 def add_words(builder: GraphBuilder, data: int, shape: Sequence[int]) -> int:
@@ -86,4 +89,5 @@ def _counts_elements(partitionable: bool) -> bool:
     """Whether JAX, with its option of that name as it is, draws element i from counter i."""
     generator = jax.extend.random.threefry_prng_impl
     drawn = jax.make_jaxpr(lambda key: generator.random_bits(key, 32, (3, 2)))(np.zeros(2, np.uint32))
-    return [eqn.primitive.name for eqn in drawn.eqns] == _DRAWN
+    names = [eqn.primitive.name for eqn in drawn.eqns]
+    return names[-len(_DRAWS) :] == _DRAWS and _OPENS.issuperset(names[: -len(_DRAWS)])

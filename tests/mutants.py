@@ -416,7 +416,7 @@ MUTANTS = (
     Mutant("frontends/solvers.py", "(shape[-2:]) >= _SMALL", "(shape[-2:]) >= 0", ("tests/e2e/test_solvers.py",)),
     Mutant("frontends/random_words.py", "math.prod(shape[axis + 1 :])", "math.prod(shape[axis:])", RANDOM),
     Mutant("frontends/random_words.py", "bool(shape) and math.prod", "math.prod", RANDOM),
-    Mutant("frontends/random_words.py", " and _counts_elements(jax.config.jax_threefry_partitionable)", "", RANDOM),
+    Mutant("frontends/random_words.py", " and _counts_elements(option.jax_threefry_partitionable)", "", RANDOM),
     Mutant("frontends/random_words.py", "key.dtype != _key_dtype() or", "", RANDOM),
     Mutant("frontends/jaxpr.py", ' and not (name == "bitcast_convert_type" and _changes_size(eqn))', "", RANDOM),
     Mutant("backends/llvm/vecmath_threefry.py", "keys[(group + 2) % 3]", "keys[(group + 1) % 3]", VECMATH),

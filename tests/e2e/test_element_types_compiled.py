@@ -121,3 +121,15 @@ def test_contractions_of_other_types_stay_xla() -> None:
     report = str(fast.report())
     assert "native" in report and "dot_general" not in report.split("xla")[0]
     np.testing.assert_allclose(np.asarray(got, np.float32), np.asarray(want, np.float32), rtol=0.1, atol=1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", ["erf_inv", "lgamma", "digamma"])
+def test_special_values_are_those_of_this_jax(name: str, dtype: str) -> None:
+    points = "0 -0 1 -1 2 -2 -3 0.5 -0.5 0.25 3.5 -2.5 20 -20 -2.75 inf -inf nan".split()
+    x = np.tile(np.array(points, np.float64), 30).astype(to_numpy(dtype))
+    fast = tw.compile(getattr(jax.lax, name), effort=0, database=":memory:")
+    found, wanted = (np.asarray(fn(x)).astype(np.float64) for fn in (fast, jax.jit(getattr(jax.lax, name))))
+    assert fast.report().mode == "native", str(fast.report())
+    bound = 32 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found, wanted, rtol=bound, atol=bound)

@@ -88,6 +88,8 @@ def check_close(op: str, found: np.ndarray, expected: np.ndarray, dtype: str) ->
 def arguments(op: str, dtype: str) -> list[np.ndarray]:
     """All pairs of operands, as the columns of the function's arguments."""
     values = operands(dtype, 1)
+    if op == "digamma":  # at zero JAX 0.10 and 0.11 differ
+        return [values[values != 0]]
     if elementwise.SIGNATURES[op].arity == 1:
         return [values]
     pairs = [np.repeat(values, len(values)), np.tile(values, len(values))]
