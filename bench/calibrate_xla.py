@@ -66,6 +66,15 @@ def _cases() -> list[Case]:
             for shape in ((64, 64, 128), (128, 128, 128)):
                 name = f"{count} along axis {axis} of {math.prod(shape) >> 18} MB"
                 cases.append(Case("roll", name, _rolls(axis, count), (shape,)))
+    for shape, axis in (
+        ((209_715, 5), 1),
+        ((65_536, 16), 1),
+        ((20_000, 23, 2), 1),
+        ((20_000, 8, 8), 1),
+        ((32, 32_768), 0),
+    ):
+        cases.append(Case("sum", f"{'x'.join(map(str, shape))} axis {axis}", _sums(axis), (shape,)))
+    cases.append(Case("draw", "512x512", _drawn, ((512, 512),)))
     for size, cin, cout, kernel, stride in _CONVS:
         shapes = ((1, size, size, cin), (kernel, kernel, cin, cout))
         cases.append(Case("conv", f"{size}^2 {cin}-{cout} {kernel}x{kernel}/{stride}", _conv(stride), shapes))
@@ -95,6 +104,14 @@ def _rolls(axis: int, count: int) -> Callable[[jax.Array], jax.Array]:
         return total
 
     return run
+
+
+def _sums(axis: int) -> Callable[[jax.Array], jax.Array]:
+    return lambda x: x.sum(axis)
+
+
+def _drawn(x: jax.Array) -> jax.Array:
+    return jax.random.uniform(jax.random.key(0), x.shape) + x
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

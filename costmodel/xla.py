@@ -61,14 +61,14 @@ _CACHE_BYTES_PER_S = 40e9
 _REDUCE_ELEMENTS_PER_S = 6e9
 _SHORT_ROW = 32
 _SHORT_ROW_S = 2.4e-9
-"""Beginning and ending a row of so few elements, per row and thread."""
+"""Beginning and ending a row of fewer elements than that, per row and thread."""
 _NARROW = 16
 _NARROW_S = 1.8e-9
-"""Columns beside fewer others than a vector has lanes: one element after the other."""
+"""A step down columns that lie beside fewer others than that, per step and group of columns, on a single thread."""
 _FEW_ROWS = 64
 _FAR_APART = 64 << 10
 _FAR_APART_S = 1.5e-9
-"""The same for few elements that lie so many bytes apart, as in sums over a batch."""
+"""Per element of columns of fewer elements, so many bytes apart, as in sums over a batch, on a single thread."""
 _PLACE_ELEMENTS_PER_S = 0.25e9
 """Places of extreme values are found one element after the other, without vectors."""
 _ROUNDED_SUMS_PER_S = {"float16": 2.5e9, "bfloat16": 1e9}
@@ -100,8 +100,8 @@ _MATH_64_PER_S = {
 _ROUNDED_PER_S = {"float16": 12e9, "bfloat16": 4e9}
 """Operations per second and thread on 16-bit floats: every result is rounded."""
 _INTEGER_DIVISIONS_PER_S = 0.6e9
-_RANDOM_WORDS_PER_S = 0.1e9
-"""XLA's generator keeps all words of an array in memory from round to round."""
+_RANDOM_WORDS_PER_S = 0.2e9
+"""Words drawn per second and thread: XLA keeps all of them in memory from round to round."""
 _REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or".split())
 _PLACES = frozenset(("argmax", "argmin"))
 _WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
