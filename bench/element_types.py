@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(CASES), help="cases, all by default")
     jax.config.update("jax_enable_x64", True)
-    print(f"{'case':11} {'type':9} {'mode':7} {'ours ms':>9} {'GB/s':>6} {'jax.jit ms':>11} {'ratio':>6}")
+    print(f"{'case':10} {'type':9} {'mode':7} {'ours ms':>9} {'GB/s':>6} {'jax.jit ms':>11} {'ratio':>6}")
     for name in parser.parse_args().names:
         for dtype in CASES[name].dtypes.split():
             _row(name, dtype)
@@ -108,7 +108,7 @@ def _row(name: str, dtype: str) -> None:
     ours, jit = median(times["ours"]), median(times["jit"])
     ratio = median(b / a for a, b in zip(times["ours"], times["jit"], strict=True))
     mode = sides["ours"].report().mode  # pyright: ignore[reportAttributeAccessIssue]
-    print(f"{name:11} {dtype:9} {mode:7} {ours:9.2f} {moved / ours / 1e6:6.1f} {jit:11.2f} {ratio:6.2f}", flush=True)
+    print(f"{name:10} {dtype:9} {mode:7} {ours:9.2f} {moved / ours / 1e6:6.1f} {jit:11.2f} {ratio:6.2f}", flush=True)
 
 
 def _finished(fn: Callable[..., jax.Array], given: list[jax.Array]) -> jax.Array:

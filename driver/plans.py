@@ -106,13 +106,11 @@ class _Tried:
     forms: dict[object, int] = field(default_factory=dict)
 
 
-def _promising(parts: Partition, predictions: Predictions, tried: _Tried) -> list[_Alike]:
+def _promising(parts: Partition, own: Mapping[int, Task], predictions: Predictions, tried: _Tried) -> list[_Alike]:
     """Equal steps whose like was not tried before, on regions that may gain much, as many as may be tried."""
-    grouping = parts.grouping
-    own = {grouping.values(region)[-1]: parts.tasks[key] for region, key in parts.regions if key}
     least = _LEAST_SHARE * total_seconds(parts, predictions)
     found: list[tuple[float, int, object, _Alike]] = []
-    for likeness, steps in _alike(grouping, tried.forms).items():
+    for likeness, steps in _alike(parts.grouping, tried.forms).items():
         tasks = [own[values[-1]] for values in steps[0][1] if values[-1] in own]
         seconds = sum(map(predictions.first_seconds, tasks))
         arithmetic = sum(map(predictions.arithmetic, tasks))
@@ -135,12 +133,12 @@ def _promising(parts: Partition, predictions: Predictions, tried: _Tried) -> lis
 def _offers(parts: Partition, predictions: Predictions, tried: _Tried) -> Iterator[Offer]:
     """Offers on a partition whose like was not tried before; regions that can't gain much are left out."""
     grouping = parts.grouping
-    own = {grouping.values(region): parts.tasks[key] for region, key in parts.regions if key}
-    for steps in _promising(parts, predictions, tried):
+    own = {grouping.values(region)[-1]: parts.tasks[key] for region, key in parts.regions if key}  # by its last value
+    for steps in _promising(parts, own, predictions, tried):
         changed = _changed(grouping, steps[0][0])
         if changed is not None and all(map(predictions.schedulable, changed[1])):
             gone, made = changed
-            offer = Offer(tuple(steps), tuple(own[values] for values in gone if values in own), made)
+            offer = Offer(tuple(steps), tuple(own[v[-1]] for v in gone if v[-1] in own), made)
             # What is compared by time has no formulations yet: those that are expected count as predicted.
             if not any(map(predictions.in_chunks, offer.before)) or speedup(offer, predictions.first_seconds) > _LIKELY:
                 yield offer

@@ -46,13 +46,8 @@ REDUCE = frozenset("reduce_sum reduce_max reduce_min reduce_prod reduce_and redu
 CUMULATIVE = frozenset("cumsum cumprod cummax cummin cumlogsumexp".split())
 """Prefix reductions along `axis`."""
 
-ELEMENTWISE = (
-    UNARY
-    | BINARY
-    | COMPARE
-    | frozenset("pow is_finite select_n clamp convert_element_type threefry".split())
-    | {"bitcast_convert_type"}
-)
+_OTHERS = frozenset("pow is_finite select_n clamp convert_element_type bitcast_convert_type threefry".split())
+ELEMENTWISE = UNARY | BINARY | COMPARE | _OTHERS
 """Operations whose result element depends on the operands' elements at the same place (scalars apart)."""
 
 

@@ -60,7 +60,7 @@ class Merging:
         self.formed = of_indices(graph)
         self.regions: dict[int, Region] = {}
         self.region_of: dict[int, int] = {}
-        self.reduces = False
+        self.reduces = False  # whether any region reduces rows
 
     def add(self, index: int) -> None:
         """Make a region of an operation and merge it with those that feed it."""

@@ -160,9 +160,7 @@ class Lowering:
         if rule is not None:
             self._operands_in_buffers(op)
             self._store_reduction(op, value, rule)
-        elif value in self.graph.outputs or self._shared_and_costly(value) or self._spread_and_costly(value):
-            self._store_elementwise(op, value)
-        elif self._deep(op):
+        elif value in self.graph.outputs or self._kept(op):
             self._store_elementwise(op, value)
         written.add(value)
 
@@ -193,13 +191,18 @@ class Lowering:
         self.allocated.append(buffer)
         return buffer
 
+    def _kept(self, op: Op) -> bool:
+        """Whether an elementwise value gets a buffer."""
+        value = op.result
+        return self._shared_and_costly(value) or self._spread_and_costly(value) or self._nested_deeply(op)
+
     def _shared_and_costly(self, value: int) -> bool:
         """Expressions are trees: a value that is used twice is computed twice, or kept."""
         most = _INLINE_COST if self.graph.types[value].size > 1 else _INLINE_COST_OF_SCALAR
         return self.uses[value] > 1 and self._costs_more(value, most)
 
-    def _deep(self, op: Op) -> bool:
-        """Whether an expression would be nested so deeply that nobody can walk through it."""
+    def _nested_deeply(self, op: Op) -> bool:
+        """Whether an expression would be nested so deeply that walking through it exceeds Python's recursion."""
         depth = 1 + max((self.depths.get(v, 0) for v in op.operands if v not in self.storage), default=0)
         self.depths[op.result] = depth
         return depth > _DEEPEST
